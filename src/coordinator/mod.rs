@@ -1,0 +1,2 @@
+//! Carries payments out: the pure protocol, and the driver that feeds it.
+pub mod protocol;

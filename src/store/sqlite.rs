@@ -1,0 +1,243 @@
+//! The embedded store: one SQLite file.
+//!
+//! One thread writes, and commits whatever has queued as one transaction (group commit), so that many payments share an
+//! fsync. WAL and `synchronous=FULL`: what is answered is on disk. Reads have connections of their own and never wait for
+//! the writer. A lock file keeps a second process out for as long as this one lives.
+
+mod read;
+mod schema;
+mod write;
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::{
+    feed::{Feed, Subscription},
+    payment::{PaymentId, Quote, QuoteId},
+};
+
+use super::{
+    Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Pending, Store, StoreError, StoredQuote,
+};
+use write::{Job, Writer};
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The file. Its folder must exist.
+    pub path: PathBuf,
+    /// How many reads run at once.
+    pub readers: usize,
+    /// How many writes may queue before more are turned away.
+    pub queue_max: usize,
+    /// How many writes share a transaction at most.
+    pub batch_max: usize,
+    /// How long writes that nobody waits for may wait for company.
+    pub linger: Duration,
+}
+
+impl SqliteOptions {
+    /// The file with everything else as usual.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers: 4, queue_max: 65_536, batch_max: 4_096, linger: Duration::from_millis(5) }
+    }
+}
+
+/// A store in one SQLite file. See the module's documentation.
+#[derive(Debug)]
+pub struct SqliteStore {
+    jobs: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Arc<Readers>,
+    feed: Subscription,
+    failure: watch::Receiver<Option<StoreError>>,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    places: Arc<Semaphore>,
+}
+
+impl SqliteStore {
+    /// Opens the file, making or migrating it as needed. Errors say what is wrong with the file: not SQLite, not
+    /// Causeway's, of a newer version, damaged, in use by another process, not writable.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let lock = lock(&options.path)?;
+        let mut connection = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        schema::prepare(&mut connection, &options.path)?;
+        let head = read::head(&connection).map_err(|error| unusable(&options.path, &error))?;
+
+        let idle = (0..options.readers.max(1))
+            .map(|_| connect(&options.path, OpenFlags::SQLITE_OPEN_READ_ONLY))
+            .collect::<Result<Vec<_>, _>>()?;
+        let readers = Arc::new(Readers { places: Arc::new(Semaphore::new(idle.len())), idle: Mutex::new(idle) });
+
+        let feed = Feed::new(head);
+        let subscription = feed.subscribe();
+        let (failed, failure) = watch::channel(None);
+        let (jobs, queue) = sync_channel(options.queue_max);
+        let writer = Writer::new(connection, queue, feed, failed, options.batch_max, options.linger);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), readers, feed: subscription, failure, _lock: lock })
+    }
+
+    fn write<T: Send + 'static>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Pending<T> {
+        let (reply, answer) = oneshot::channel();
+        let sent = match &self.jobs {
+            Some(jobs) => jobs.try_send(job(reply)).map_err(|error| match error {
+                TrySendError::Full(_) => StoreError::Unavailable("too many writes are waiting".into()),
+                TrySendError::Disconnected(_) => StoreError::Closed,
+            }),
+            None => Err(StoreError::Closed),
+        };
+        Box::pin(async move {
+            sent?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Pending<T> {
+        let readers = Arc::clone(&self.readers);
+        Box::pin(async move {
+            let place = Arc::clone(&readers.places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let done = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                let connection = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let connection = connection.expect("there is a connection for each place");
+                let result = read(&connection);
+                readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                result
+            });
+            done.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn begin(&self, begin: Begin) -> Pending<BeginOutcome> {
+        self.write(|reply| Job::Begin(Box::new(begin), reply))
+    }
+
+    fn append(&self, append: Append) -> Pending<AppendOutcome> {
+        self.write(|reply| Job::Append(Box::new(append), reply))
+    }
+
+    fn put_quote(&self, quote: Quote) -> Pending<()> {
+        self.write(|reply| Job::PutQuote(Box::new(quote), reply))
+    }
+
+    fn forget_quotes(&self, lapsed_before_ms: i64) -> Pending<usize> {
+        self.write(|reply| Job::ForgetQuotes { lapsed_before_ms, reply })
+    }
+
+    fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>> {
+        self.read(move |connection| read::quote(connection, id))
+    }
+
+    fn payment(&self, id: PaymentId) -> Pending<Option<History>> {
+        self.read(move |connection| read::payment(connection, id))
+    }
+
+    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<History>> {
+        self.read(move |connection| read::unfinished(connection, after, limit))
+    }
+
+    fn list(&self, query: ListQuery) -> Pending<Vec<History>> {
+        self.read(move |connection| read::list(connection, &query))
+    }
+
+    fn changes(&self, after: u64, limit: usize) -> Pending<Vec<Change>> {
+        self.read(move |connection| read::changes(connection, after, limit))
+    }
+
+    fn feed(&self) -> Subscription {
+        self.feed.clone()
+    }
+
+    fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.failure.clone()
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Writes what has queued, then lets go of the file.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has said so on the way; there is nothing left to wait for.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Holds `FILE.lock` for the life of the process. The operating system lets go of it even after SIGKILL.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let unusable = |problem: String| StoreError::Unusable { path: lock_path.display().to_string(), problem };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| unusable(format!("cannot be opened: {error}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Unusable {
+            path: path.display().to_string(),
+            problem: "another process is using this store; stop it first, or give each gateway its own file".into(),
+        }),
+        Err(TryLockError::Error(error)) => Err(unusable(format!("cannot be locked: {error}"))),
+    }
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|error| unusable(path, &error))
+}
+
+/// The error of a file that cannot be opened as a store.
+fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let problem = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "is not a SQLite database".into(),
+        Some(ErrorCode::DatabaseCorrupt) => format!("is damaged ({error}); restore it from a backup"),
+        Some(ErrorCode::ReadOnly) => "is read-only; the gateway must be able to write it".into(),
+        Some(ErrorCode::DiskFull) => "lies on a full disk".into(),
+        Some(ErrorCode::CannotOpen) => format!("cannot be opened ({error}); its folder must exist and be writable"),
+        _ => format!("cannot be used: {error}"),
+    };
+    StoreError::Unusable { path: path.display().to_string(), problem }
+}
+
+/// The error of a read.
+fn read_error(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,152 @@
+//! Reads, on connections of their own.
+
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use super::{
+    super::{Change, History, ListQuery, StoreError, StoredQuote, codec},
+    read_error,
+};
+use crate::{
+    coordinator::protocol::fold,
+    payment::{PaymentId, QuoteId},
+};
+
+/// The states as the `payment` table has them, by their numbers in the API.
+const STATES: [&str; 6] = ["PREPARING", "COMMITTING", "COMPLETED", "ABORTING", "ABORTED", "DISPUTED"];
+
+/// The number of a state, by its name. Panics on a name that is none, which is a bug.
+pub fn state_code(name: &str) -> i64 {
+    let index = STATES.iter().position(|state| *state == name);
+    1 + index.unwrap_or_else(|| panic!("bug: no state {name}")) as i64
+}
+
+/// The number of the last change.
+pub fn head(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT coalesce(max(sequence), 0) FROM record", [], |row| row.get(0))
+}
+
+/// A quote.
+pub fn quote(connection: &Connection, id: QuoteId) -> Result<Option<StoredQuote>, StoreError> {
+    let row: Option<(Vec<u8>, Option<[u8; 16]>)> = connection
+        .prepare_cached("SELECT data, taken_by FROM quote WHERE bucket = ?1 AND id = ?2")
+        .and_then(|mut statement| {
+            statement.query_row(params![id.bucket(), id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(read_error)?;
+    let Some((data, taken_by)) = row else { return Ok(None) };
+    let quote = codec::decode_quote(id, &data).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
+    Ok(Some(StoredQuote { quote, taken_by: taken_by.map(PaymentId::from_bytes) }))
+}
+
+/// A payment.
+pub fn payment(connection: &Connection, id: PaymentId) -> Result<Option<History>, StoreError> {
+    let history = history(connection, id, u32::MAX)?;
+    Ok((!history.records.is_empty()).then_some(history))
+}
+
+/// Payments that have not ended.
+pub fn unfinished(
+    connection: &Connection,
+    after: Option<PaymentId>,
+    limit: usize,
+) -> Result<Vec<History>, StoreError> {
+    let (bucket, id) = match &after {
+        Some(id) => (i64::from(id.bucket()), id.as_bytes().to_vec()),
+        None => (-1, Vec::new()),
+    };
+    let ids = ids(
+        connection,
+        "SELECT id FROM payment WHERE state NOT IN (3, 5) AND (bucket, id) > (?1, ?2) ORDER BY bucket, id LIMIT ?3",
+        &[&bucket, &id, &(limit as i64)],
+    )?;
+    histories(connection, ids)
+}
+
+/// Payments that concern a partner, or all.
+pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<History>, StoreError> {
+    let mut sql = String::new();
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    match &query.concerns {
+        Some(partner) => {
+            sql += "SELECT c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE c.partner = ?";
+            values.push(Box::new(partner.as_str().to_owned()));
+        }
+        // Operators see all; the concern of its initiator stands for each payment where no partner is named.
+        None => sql += "SELECT c.id FROM payment c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE true",
+    }
+    if let Some(after) = query.after {
+        sql += " AND (c.begin_ms, c.id) < (?, ?)";
+        values.push(Box::new(after.begin_ms));
+        values.push(Box::new(after.id.as_bytes().to_vec()));
+    }
+    if let Some(from_ms) = query.begin_from_ms {
+        sql += " AND c.begin_ms >= ?";
+        values.push(Box::new(from_ms));
+    }
+    if let Some(before_ms) = query.begin_before_ms {
+        sql += " AND c.begin_ms < ?";
+        values.push(Box::new(before_ms));
+    }
+    if let (Some(request_id), Some(partner)) = (&query.request_id, &query.concerns) {
+        sql += " AND c.id = ?";
+        values.push(Box::new(PaymentId::derive(partner, request_id).as_bytes().to_vec()));
+    }
+    if !query.states.is_empty() {
+        let codes: Vec<_> = query.states.iter().map(|state| state_code(state).to_string()).collect();
+        sql += &format!(" AND p.state IN ({})", codes.join(", "));
+    }
+    sql += " ORDER BY c.begin_ms DESC, c.id DESC LIMIT ?";
+    values.push(Box::new(query.limit as i64));
+    let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
+    let ids = ids(connection, &sql, &values)?;
+    histories(connection, ids)
+}
+
+/// Changes, each with the payment as it was right after it.
+pub fn changes(connection: &Connection, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+    let rows: Vec<(u64, [u8; 16], u32)> = connection
+        .prepare_cached("SELECT sequence, id, version FROM record WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")
+        .and_then(|mut statement| {
+            let rows = statement.query_map(params![after, limit as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+            rows.collect()
+        })
+        .map_err(read_error)?;
+    rows.into_iter()
+        .map(|(sequence, id, version)| {
+            let id = PaymentId::from_bytes(id);
+            let history = history(connection, id, version)?;
+            let state = fold(&history.records).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
+            Ok(Change { sequence, state })
+        })
+        .collect()
+}
+
+fn ids(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<PaymentId>, StoreError> {
+    let id = |row: &Row<'_>| row.get::<_, [u8; 16]>(0).map(PaymentId::from_bytes);
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map(values, id)?.collect())
+        .map_err(read_error)
+}
+
+fn histories(connection: &Connection, ids: Vec<PaymentId>) -> Result<Vec<History>, StoreError> {
+    ids.into_iter().map(|id| history(connection, id, u32::MAX)).collect()
+}
+
+fn history(connection: &Connection, id: PaymentId, version_max: u32) -> Result<History, StoreError> {
+    let rows: Vec<Vec<u8>> = connection
+        .prepare_cached("SELECT data FROM record WHERE bucket = ?1 AND id = ?2 AND version <= ?3 ORDER BY version")
+        .and_then(|mut statement| {
+            let rows = statement.query_map(params![id.bucket(), id.as_bytes(), version_max], |row| row.get(0))?;
+            rows.collect()
+        })
+        .map_err(read_error)?;
+    let records = rows
+        .iter()
+        .map(|data| codec::decode_record(id, data))
+        .collect::<Result<_, _>>()
+        .map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
+    Ok(History { id, records })
+}
