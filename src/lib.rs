@@ -4,8 +4,13 @@
 
 pub mod authn;
 pub mod certs;
+pub mod coordinator;
+pub mod feed;
 pub mod fx;
 pub mod money;
 pub mod participant;
+pub mod payment;
 pub mod pb;
+pub mod store;
 pub mod tls;
+pub mod wire;

@@ -42,12 +42,17 @@ pub enum Recent {
 impl Feed {
     /// A feed whose last durable change has this number (0 if there is none).
     pub fn new(head: u64) -> Self {
-        Self { recent: Arc::default(), head: watch::Sender::new(head) }
+        Self {
+            recent: Arc::default(),
+            head: watch::Sender::new(head),
+        }
     }
 
     /// Adds durable changes. Panics if they do not follow the head, which is a bug in the store.
     pub fn publish(&self, changes: Vec<Change>) {
-        let Some(last) = changes.last().map(|change| change.sequence) else { return };
+        let Some(last) = changes.last().map(|change| change.sequence) else {
+            return;
+        };
         {
             let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
             let mut head = *self.head.borrow();
@@ -65,7 +70,10 @@ impl Feed {
 
     /// A reading end.
     pub fn subscribe(&self) -> Subscription {
-        Subscription { recent: Arc::clone(&self.recent), head: self.head.subscribe() }
+        Subscription {
+            recent: Arc::clone(&self.recent),
+            head: self.head.subscribe(),
+        }
     }
 }
 
@@ -86,7 +94,9 @@ impl Subscription {
         if after >= self.head() {
             return Recent::Changes(Vec::new());
         }
-        let Some(first) = recent.front().map(|change| change.sequence) else { return Recent::Behind };
+        let Some(first) = recent.front().map(|change| change.sequence) else {
+            return Recent::Behind;
+        };
         if after + 1 < first {
             return Recent::Behind;
         }
@@ -101,7 +111,10 @@ mod tests {
     use crate::coordinator::protocol::State;
 
     fn change(sequence: u64) -> Change {
-        Change { sequence, state: State::Absent }
+        Change {
+            sequence,
+            state: State::Absent,
+        }
     }
 
     fn numbers(recent: Recent) -> Option<Vec<u64>> {

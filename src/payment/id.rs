@@ -138,13 +138,19 @@ mod tests {
     use super::*;
 
     fn id(partner: &str, request: &str) -> PaymentId {
-        PaymentId::derive(&PartnerName::parse(partner).unwrap(), &RequestId::parse(request).unwrap())
+        PaymentId::derive(
+            &PartnerName::parse(partner).unwrap(),
+            &RequestId::parse(request).unwrap(),
+        )
     }
 
     #[test]
     fn an_id_is_the_same_for_ever() {
         // Pinned: a change here would orphan every stored payment.
-        assert_eq!(id("apple-pay", "r-1").to_string(), "payments/a0ad8a7b-c03f-8e78-a1a6-7f2dbf2b20ee");
+        assert_eq!(
+            id("apple-pay", "r-1").to_string(),
+            "payments/a0ad8a7b-c03f-8e78-a1a6-7f2dbf2b20ee"
+        );
         assert_eq!(id("apple-pay", "r-1"), id("apple-pay", "r-1"));
         assert_ne!(id("apple-pay", "r-1"), id("apple-pay", "r-2"));
         assert_ne!(id("apple-pay", "r-1"), id("paypal", "r-1"));

@@ -105,10 +105,17 @@ fn check(text: &str, max: usize, allowed: &'static str, test: fn(char) -> bool) 
     }
     // Before the characters, so that a megabyte of text is not walked through.
     if text.len() > max {
-        return Err(NameError::TooLong { found: text.chars().count(), allowed });
+        return Err(NameError::TooLong {
+            found: text.chars().count(),
+            allowed,
+        });
     }
     match text.chars().enumerate().find(|(_, c)| !test(*c)) {
-        Some((at, found)) => Err(NameError::Character { found, position: at + 1, allowed }),
+        Some((at, found)) => Err(NameError::Character {
+            found,
+            position: at + 1,
+            allowed,
+        }),
         None => Ok(()),
     }
 }

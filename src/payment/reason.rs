@@ -119,7 +119,12 @@ pub struct Outcome {
 impl Outcome {
     /// An outcome with the reason's own code.
     pub fn new(reason: Reason, detail: impl Into<String>, partner: Option<&PartnerName>) -> Self {
-        Self { reason, code: reason.iso_code().into(), detail: detail.into(), partner: partner.cloned() }
+        Self {
+            reason,
+            code: reason.iso_code().into(),
+            detail: detail.into(),
+            partner: partner.cloned(),
+        }
     }
 }
 
@@ -132,7 +137,10 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_name(reason.name()), Some(reason));
             let again = Reason::from_refusal_code(reason.iso_code());
-            assert!(again == reason || again == Reason::RefusedByPartner, "{reason:?} became {again:?}");
+            assert!(
+                again == reason || again == Reason::RefusedByPartner,
+                "{reason:?} became {again:?}"
+            );
         }
         assert_eq!(Reason::from_name("NO_SUCH"), None);
     }

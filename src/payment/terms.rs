@@ -74,9 +74,18 @@ impl Order {
             (OrderPricing::Market(a), OrderPricing::Market(b)) => {
                 compare(a.fixed_send == b.fixed_send, "payment.market.fixed_side");
                 compare(a.amount == b.amount, "payment.market.amount");
-                compare(a.worst_rate.base() == b.worst_rate.base(), "payment.market.source_currency");
-                compare(a.worst_rate.quote() == b.worst_rate.quote(), "payment.market.target_currency");
-                compare(a.worst_rate.value() == b.worst_rate.value(), "payment.market.worst_rate");
+                compare(
+                    a.worst_rate.base() == b.worst_rate.base(),
+                    "payment.market.source_currency",
+                );
+                compare(
+                    a.worst_rate.quote() == b.worst_rate.quote(),
+                    "payment.market.target_currency",
+                );
+                compare(
+                    a.worst_rate.value() == b.worst_rate.value(),
+                    "payment.market.worst_rate",
+                );
             }
             (OrderPricing::Quote(_), OrderPricing::Market(_)) | (OrderPricing::Market(_), OrderPricing::Quote(_)) => {
                 compare(false, "payment.quote");
@@ -102,7 +111,11 @@ impl BranchId {
 
     /// The branch at this place in [`Terms::branches`].
     pub fn at(index: usize) -> Self {
-        assert!(index < Self::NAMES.len(), "a payment has at most {} branches, got {index}", Self::NAMES.len());
+        assert!(
+            index < Self::NAMES.len(),
+            "a payment has at most {} branches, got {index}",
+            Self::NAMES.len()
+        );
         Self(index as u8)
     }
 
@@ -236,13 +249,21 @@ impl Quote {
         if self.source_partner != order.payer.partner {
             fields.push("payment.payer.partner");
         }
-        if self.payer_account.as_ref().is_some_and(|account| *account != order.payer.account) {
+        if self
+            .payer_account
+            .as_ref()
+            .is_some_and(|account| *account != order.payer.account)
+        {
             fields.push("payment.payer.account");
         }
         if self.target_partner != order.payee.partner {
             fields.push("payment.payee.partner");
         }
-        if self.payee_account.as_ref().is_some_and(|account| *account != order.payee.account) {
+        if self
+            .payee_account
+            .as_ref()
+            .is_some_and(|account| *account != order.payee.account)
+        {
             fields.push("payment.payee.account");
         }
         fields

@@ -8,8 +8,8 @@ use crate::{
     coordinator::protocol::{Decision, Event, Knowledge, Record},
     money::{Amount, Conversion, ConversionParts, Currency, Margin, Rate},
     payment::{
-        AccountId, MarketOrder, Order, OrderPricing, Outcome, PartnerName, Party, PaymentId, Quote, QuoteId, RateOrigin,
-        Reason, RequestId, Terms,
+        AccountId, MarketOrder, Order, OrderPricing, Outcome, PartnerName, Party, PaymentId, Quote, QuoteId,
+        RateOrigin, Reason, RequestId, Terms,
     },
     pb::store::v1 as pb,
 };
@@ -53,7 +53,9 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
             },
             branches: notes_to_pb(branches),
         }),
-        Event::Ended { branches } => pb::record::Event::Ended(pb::Ended { branches: notes_to_pb(branches) }),
+        Event::Ended { branches } => pb::record::Event::Ended(pb::Ended {
+            branches: notes_to_pb(branches),
+        }),
         Event::Disputed { outcome, branches } => pb::record::Event::Disputed(pb::Disputed {
             outcome: Some(outcome_to_pb(outcome)),
             branches: notes_to_pb(branches),
@@ -62,7 +64,11 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
             unreachable!("bug: a volatile record went to the store: {}", record.event.name())
         }
     };
-    pb::Record { at_ms: record.at_ms, event: Some(event) }.encode_to_vec()
+    pb::Record {
+        at_ms: record.at_ms,
+        event: Some(event),
+    }
+    .encode_to_vec()
 }
 
 /// The record of a payment from its bytes.
@@ -75,11 +81,15 @@ pub fn decode_record(id: PaymentId, bytes: &[u8]) -> Result<Record, CodecError> 
             decision: if decided.commit {
                 Decision::Commit
             } else {
-                Decision::Abort(outcome_from_pb(decided.outcome.ok_or(CodecError::Missing("decided.outcome"))?)?)
+                Decision::Abort(outcome_from_pb(
+                    decided.outcome.ok_or(CodecError::Missing("decided.outcome"))?,
+                )?)
             },
             branches: notes_from_pb(decided.branches)?,
         },
-        pb::record::Event::Ended(ended) => Event::Ended { branches: notes_from_pb(ended.branches)? },
+        pb::record::Event::Ended(ended) => Event::Ended {
+            branches: notes_from_pb(ended.branches)?,
+        },
         pb::record::Event::Disputed(disputed) => Event::Disputed {
             outcome: outcome_from_pb(disputed.outcome.ok_or(CodecError::Missing("disputed.outcome"))?)?,
             branches: notes_from_pb(disputed.branches)?,
@@ -153,17 +163,27 @@ fn begun_to_pb(terms: &Terms) -> pb::Begun {
 }
 
 fn terms_from_pb(id: PaymentId, begin_ms: i64, begun: pb::Begun) -> Result<Terms, CodecError> {
-    let pricing = match begun.pricing.and_then(|pricing| pricing.kind).ok_or(CodecError::Missing("pricing"))? {
-        pb::pricing::Kind::Quote(name) => OrderPricing::Quote(QuoteId::parse_name(&name).ok_or_else(|| {
-            CodecError::Invalid { field: "pricing.quote", found: name, problem: "not a quote's name".into() }
-        })?),
+    let pricing = match begun
+        .pricing
+        .and_then(|pricing| pricing.kind)
+        .ok_or(CodecError::Missing("pricing"))?
+    {
+        pb::pricing::Kind::Quote(name) => {
+            OrderPricing::Quote(QuoteId::parse_name(&name).ok_or_else(|| CodecError::Invalid {
+                field: "pricing.quote",
+                found: name,
+                problem: "not a quote's name".into(),
+            })?)
+        }
         pb::pricing::Kind::Market(market) => {
             let base = parse("market.source_currency", &market.source_currency, Currency::parse)?;
             let quote = parse("market.target_currency", &market.target_currency, Currency::parse)?;
             OrderPricing::Market(MarketOrder {
                 fixed_send: market.fixed_send,
                 amount: amount_from_pb("market.amount", market.amount)?,
-                worst_rate: parse("market.worst_rate", &market.worst_rate, |text| Rate::parse(base, quote, text))?,
+                worst_rate: parse("market.worst_rate", &market.worst_rate, |text| {
+                    Rate::parse(base, quote, text)
+                })?,
             })
         }
     };
@@ -202,7 +222,11 @@ fn conversion_to_pb(conversion: &Conversion) -> pb::Conversion {
 fn conversion_from_pb(conversion: pb::Conversion) -> Result<Conversion, CodecError> {
     let send = amount_from_pb("send", conversion.send)?;
     let receive = amount_from_pb("receive", conversion.receive)?;
-    let rate = |field, text: &str| parse(field, text, |text| Rate::parse(send.currency(), receive.currency(), text));
+    let rate = |field, text: &str| {
+        parse(field, text, |text| {
+            Rate::parse(send.currency(), receive.currency(), text)
+        })
+    };
     let parts = ConversionParts {
         send,
         receive,
@@ -210,18 +234,21 @@ fn conversion_from_pb(conversion: pb::Conversion) -> Result<Conversion, CodecErr
         mid: rate("mid_rate", &conversion.mid_rate)?,
         margin: parse("margin", &conversion.margin, Margin::parse)?,
         rate: rate("rate", &conversion.rate)?,
-        remainder: conversion.remainder.clone(),
+        remainder: &conversion.remainder,
     };
     // The invariant is checked again on the way in: a conversion that does not add up was not written by us.
     Conversion::restore(parts).map_err(|problem| CodecError::Invalid {
         field: "conversion",
-        found: conversion.remainder,
+        found: conversion.remainder.clone(),
         problem: problem.to_string(),
     })
 }
 
 fn amount_to_pb(amount: Amount) -> pb::Amount {
-    pb::Amount { currency: amount.currency().code().into(), minor: amount.minor() }
+    pb::Amount {
+        currency: amount.currency().code().into(),
+        minor: amount.minor(),
+    }
 }
 
 fn amount_from_pb(field: &'static str, amount: Option<pb::Amount>) -> Result<Amount, CodecError> {
@@ -235,7 +262,10 @@ fn amount_from_pb(field: &'static str, amount: Option<pb::Amount>) -> Result<Amo
 }
 
 fn party_to_pb(party: &Party) -> pb::Party {
-    pb::Party { partner: party.partner.to_string(), account: party.account.to_string() }
+    pb::Party {
+        partner: party.partner.to_string(),
+        account: party.account.to_string(),
+    }
 }
 
 fn party_from_pb(field: &'static str, party: Option<pb::Party>) -> Result<Party, CodecError> {
@@ -247,11 +277,17 @@ fn party_from_pb(field: &'static str, party: Option<pb::Party>) -> Result<Party,
 }
 
 fn origin_to_pb(origin: &RateOrigin) -> pb::RateOrigin {
-    pb::RateOrigin { source: origin.source.clone(), date: origin.date.clone() }
+    pb::RateOrigin {
+        source: origin.source.clone(),
+        date: origin.date.clone(),
+    }
 }
 
 fn origin_from_pb(origin: pb::RateOrigin) -> RateOrigin {
-    RateOrigin { source: origin.source, date: origin.date }
+    RateOrigin {
+        source: origin.source,
+        date: origin.date,
+    }
 }
 
 fn outcome_to_pb(outcome: &Outcome) -> pb::Outcome {
@@ -291,7 +327,10 @@ fn notes_to_pb(branches: &[Knowledge]) -> Vec<pb::BranchNote> {
                 Knowledge::Aborted => pb::branch_note::State::Aborted,
                 Knowledge::Contradicted => pb::branch_note::State::Contradicted,
             };
-            pb::BranchNote { state: state.into(), reference: knowledge.reference().into() }
+            pb::BranchNote {
+                state: state.into(),
+                reference: knowledge.reference().into(),
+            }
         })
         .collect()
 }
@@ -325,5 +364,9 @@ fn parse<T, E: std::fmt::Display>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, CodecError> {
-    parse(text).map_err(|problem| CodecError::Invalid { field, found: text.into(), problem: problem.to_string() })
+    parse(text).map_err(|problem| CodecError::Invalid {
+        field,
+        found: text.into(),
+        problem: problem.to_string(),
+    })
 }

@@ -50,7 +50,13 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// The file with everything else as usual.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers: 4, queue_max: 65_536, batch_max: 4_096, linger: Duration::from_millis(5) }
+        Self {
+            path: path.into(),
+            readers: 4,
+            queue_max: 65_536,
+            batch_max: 4_096,
+            linger: Duration::from_millis(5),
+        }
     }
 }
 
@@ -76,14 +82,20 @@ impl SqliteStore {
     /// Causeway's, of a newer version, damaged, in use by another process, not writable.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let lock = lock(&options.path)?;
-        let mut connection = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let mut connection = connect(
+            &options.path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        )?;
         schema::prepare(&mut connection, &options.path)?;
         let head = read::head(&connection).map_err(|error| unusable(&options.path, &error))?;
 
         let idle = (0..options.readers.max(1))
             .map(|_| connect(&options.path, OpenFlags::SQLITE_OPEN_READ_ONLY))
             .collect::<Result<Vec<_>, _>>()?;
-        let readers = Arc::new(Readers { places: Arc::new(Semaphore::new(idle.len())), idle: Mutex::new(idle) });
+        let readers = Arc::new(Readers {
+            places: Arc::new(Semaphore::new(idle.len())),
+            idle: Mutex::new(idle),
+        });
 
         let feed = Feed::new(head);
         let subscription = feed.subscribe();
@@ -94,7 +106,14 @@ impl SqliteStore {
             .name("store-writer".into())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), readers, feed: subscription, failure, _lock: lock })
+        Ok(Self {
+            jobs: Some(jobs),
+            writer: Some(writer),
+            readers,
+            feed: subscription,
+            failure,
+            _lock: lock,
+        })
     }
 
     fn write<T: Send + 'static>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Pending<T> {
@@ -118,13 +137,20 @@ impl SqliteStore {
     ) -> Pending<T> {
         let readers = Arc::clone(&self.readers);
         Box::pin(async move {
-            let place = Arc::clone(&readers.places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let place = Arc::clone(&readers.places)
+                .acquire_owned()
+                .await
+                .map_err(|_| StoreError::Closed)?;
             let done = tokio::task::spawn_blocking(move || {
                 let _place = place;
                 let connection = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let connection = connection.expect("there is a connection for each place");
                 let result = read(&connection);
-                readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                readers
+                    .idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(connection);
                 result
             });
             done.await.map_err(|_| StoreError::Closed)?
@@ -146,7 +172,10 @@ impl Store for SqliteStore {
     }
 
     fn forget_quotes(&self, lapsed_before_ms: i64) -> Pending<usize> {
-        self.write(|reply| Job::ForgetQuotes { lapsed_before_ms, reply })
+        self.write(|reply| Job::ForgetQuotes {
+            lapsed_before_ms,
+            reply,
+        })
     }
 
     fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>> {
@@ -194,7 +223,10 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let unusable = |problem: String| StoreError::Unusable { path: lock_path.display().to_string(), problem };
+    let unusable = |problem: String| StoreError::Unusable {
+        path: lock_path.display().to_string(),
+        problem,
+    };
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -231,7 +263,10 @@ fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::CannotOpen) => format!("cannot be opened ({error}); its folder must exist and be writable"),
         _ => format!("cannot be used: {error}"),
     };
-    StoreError::Unusable { path: path.display().to_string(), problem }
+    StoreError::Unusable {
+        path: path.display().to_string(),
+        problem,
+    }
 }
 
 /// The error of a read.

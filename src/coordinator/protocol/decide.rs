@@ -24,7 +24,9 @@ pub fn decide(policy: &Policy, state: &State, input: Input, now_ms: i64) -> Step
 
 /// When [`Input::Wake`] is due next, in milliseconds since the Unix epoch; `None` if only an answer can change anything.
 pub fn wake_at(state: &State) -> Option<i64> {
-    let State::Present(transaction) = state else { return None };
+    let State::Present(transaction) = state else {
+        return None;
+    };
     let waits = transaction.branches.iter().filter_map(|branch| match branch.delivery {
         Delivery::Waiting { until_ms } => Some(until_ms),
         Delivery::Idle | Delivery::InFlight(_) => None,
@@ -38,7 +40,10 @@ pub fn wake_at(state: &State) -> Option<i64> {
 }
 
 fn begin(policy: &Policy, terms: Arc<Terms>, now_ms: i64) -> Step {
-    let record = Record { at_ms: now_ms, event: Event::Begun(terms) };
+    let record = Record {
+        at_ms: now_ms,
+        event: Event::Begun(terms),
+    };
     let State::Present(transaction) = apply(State::Absent, &record) else {
         unreachable!("a transaction that has begun is present")
     };
@@ -63,7 +68,12 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(policy: &'a Policy, transaction: Transaction, now_ms: i64) -> Self {
-        Self { policy, transaction, now_ms, step: Step::default() }
+        Self {
+            policy,
+            transaction,
+            now_ms,
+            step: Step::default(),
+        }
     }
 
     fn run(mut self, input: Input) -> Self {
@@ -91,7 +101,11 @@ impl<'a> Draft<'a> {
             Input::Cancel(outcome) => return self.abort(outcome),
             // The holds are met again under the same (payment, branch), or the late Prepare is refused.
             Input::Recover => self.ask_all(Command::Prepare),
-            Input::Answer { branch, attempt, answer } => {
+            Input::Answer {
+                branch,
+                attempt,
+                answer,
+            } => {
                 let current = self.is_current(branch, attempt);
                 let partner = &self.transaction.terms.branches[branch.index()].party.partner;
                 match answer {
@@ -118,7 +132,9 @@ impl<'a> Draft<'a> {
                     Answer::Missing if current && self.in_flight(branch) == Some(Command::Inquire) => {
                         self.ask(branch, Command::Prepare);
                     }
-                    Answer::Missing if current => self.postpone(branch, "answered a Prepare with no such branch".into()),
+                    Answer::Missing if current => {
+                        self.postpone(branch, "answered a Prepare with no such branch".into())
+                    }
                     Answer::Unknown { cause } if current => self.postpone(branch, cause),
                     Answer::Rejected { cause } if current => {
                         let detail = format!("{partner} rejected the call: {cause}");
@@ -132,7 +148,12 @@ impl<'a> Draft<'a> {
         }
         if self.now_ms > self.transaction.terms.decide_by_ms {
             self.abort_late();
-        } else if self.transaction.branches.iter().all(|branch| branch.knowledge.is_prepared()) {
+        } else if self
+            .transaction
+            .branches
+            .iter()
+            .all(|branch| branch.knowledge.is_prepared())
+        {
             self.commit();
         } else {
             self.ask_due();
@@ -148,7 +169,11 @@ impl<'a> Draft<'a> {
         match input {
             Input::Begin(_) | Input::Wake | Input::Cancel(_) => {}
             Input::Recover => self.ask_unsettled(decision, command),
-            Input::Answer { branch, attempt, answer } => {
+            Input::Answer {
+                branch,
+                attempt,
+                answer,
+            } => {
                 let current = self.is_current(branch, attempt);
                 let inquired = self.in_flight(branch) == Some(Command::Inquire);
                 match (decision, answer) {
@@ -163,16 +188,28 @@ impl<'a> Draft<'a> {
                     // Heuristic outcomes. Money that moved has moved, whichever attempt says so; that a hold is gone
                     // is believed only of the attempt that asked after the decision.
                     (Decision::Abort(_), Answer::Committed { .. }) => {
-                        self.contradict(branch, Reason::HeuristicCommit, "moved the money although abort was decided");
+                        self.contradict(
+                            branch,
+                            Reason::HeuristicCommit,
+                            "moved the money although abort was decided",
+                        );
                     }
                     (Decision::Commit, Answer::Aborted) if current => {
-                        self.contradict(branch, Reason::HeuristicAbort, "says aborted although commit was decided");
+                        self.contradict(
+                            branch,
+                            Reason::HeuristicAbort,
+                            "says aborted although commit was decided",
+                        );
                     }
                     (Decision::Commit, Answer::Refused(_)) if current => {
                         self.contradict(branch, Reason::HeuristicAbort, "says refused although it had voted yes");
                     }
                     (Decision::Commit, Answer::Missing) if current => {
-                        self.contradict(branch, Reason::HeuristicAbort, "has no trace of the hold it had voted for");
+                        self.contradict(
+                            branch,
+                            Reason::HeuristicAbort,
+                            "has no trace of the hold it had voted for",
+                        );
                     }
 
                     // An inquiry found the branch waiting: send the decision again.
@@ -210,7 +247,10 @@ impl<'a> Draft<'a> {
     fn commit(&mut self) {
         self.step.effects.clear();
         let branches = self.transaction.knowledge();
-        self.push(Event::Decided { decision: Decision::Commit, branches });
+        self.push(Event::Decided {
+            decision: Decision::Commit,
+            branches,
+        });
         self.ask_all(Command::Commit);
     }
 
@@ -219,14 +259,20 @@ impl<'a> Draft<'a> {
         self.step.effects.clear();
         let decision = Decision::Abort(outcome);
         let branches = self.transaction.knowledge();
-        self.push(Event::Decided { decision: decision.clone(), branches });
+        self.push(Event::Decided {
+            decision: decision.clone(),
+            branches,
+        });
         self.ask_unsettled(&decision, Command::Abort);
         self.end_if_settled(&decision);
     }
 
     /// The time for a decision has passed: abort, and say who was waited for.
     fn abort_late(&mut self) {
-        let mut late = self.transaction.branch_ids().filter(|id| !self.transaction.branch(*id).knowledge.is_prepared());
+        let mut late = self
+            .transaction
+            .branch_ids()
+            .filter(|id| !self.transaction.branch(*id).knowledge.is_prepared());
         let outcome = match late.next() {
             None => Outcome::new(Reason::VotingTimedOut, "the votes came too late", None),
             Some(first) => {
@@ -261,8 +307,17 @@ impl<'a> Draft<'a> {
     }
 
     fn end_if_settled(&mut self, decision: &Decision) {
-        let open = matches!(self.transaction.phase, Phase::Committing { .. } | Phase::Aborting { .. });
-        if open && self.transaction.branches.iter().all(|branch| branch.knowledge.settles(decision)) {
+        let open = matches!(
+            self.transaction.phase,
+            Phase::Committing { .. } | Phase::Aborting { .. }
+        );
+        if open
+            && self
+                .transaction
+                .branches
+                .iter()
+                .all(|branch| branch.knowledge.settles(decision))
+        {
             let branches = self.transaction.knowledge();
             self.push(Event::Ended { branches });
         }
@@ -296,7 +351,11 @@ impl<'a> Draft<'a> {
     fn ask(&mut self, branch: BranchId, command: Command) {
         self.push(Event::Asked { branch, command });
         let attempt = self.transaction.branch(branch).attempt;
-        self.step.effects.push(Effect::Send { branch, command, attempt });
+        self.step.effects.push(Effect::Send {
+            branch,
+            command,
+            attempt,
+        });
     }
 
     fn learn(&mut self, branch: BranchId, knowledge: Knowledge) {
@@ -321,7 +380,11 @@ impl<'a> Draft<'a> {
             salt,
             state.failures.saturating_add(1),
         );
-        self.push(Event::Postponed { branch, until_ms: self.now_ms + delay_ms, cause });
+        self.push(Event::Postponed {
+            branch,
+            until_ms: self.now_ms + delay_ms,
+            cause,
+        });
     }
 
     fn is_current(&self, branch: BranchId, attempt: u32) -> bool {
@@ -342,7 +405,10 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, event: Event) {
-        let record = Record { at_ms: self.now_ms, event };
+        let record = Record {
+            at_ms: self.now_ms,
+            event,
+        };
         let State::Present(transaction) = apply(State::Present(self.transaction.clone()), &record) else {
             unreachable!("a transaction never becomes absent")
         };

@@ -30,7 +30,10 @@ impl Policy {
     /// How long to wait after this many failures in a row (from 1), spread by the payment's own bits so that many
     /// payments that failed together do not come back together.
     pub(super) fn delay_ms(ladder_ms: &[i64], jitter_percent: u8, payment: PaymentId, salt: u64, failures: u32) -> i64 {
-        let last = ladder_ms.len().checked_sub(1).expect("a ladder has at least one rung, as the configuration checks");
+        let last = ladder_ms
+            .len()
+            .checked_sub(1)
+            .expect("a ladder has at least one rung, as the configuration checks");
         let rung_ms = ladder_ms[last.min(failures.saturating_sub(1) as usize)];
         let reach_ms = rung_ms * i64::from(jitter_percent.min(100)) / 100;
         let width_ms = 2 * reach_ms + 1;

@@ -156,9 +156,10 @@ impl Transaction {
     pub fn is_quiet(&self) -> bool {
         match &self.phase {
             Phase::Completed { .. } | Phase::Aborted { .. } => true,
-            Phase::Disputed { decision, .. } => {
-                self.branches.iter().all(|branch| branch.knowledge.settles(decision) || branch.knowledge.contradicts())
-            }
+            Phase::Disputed { decision, .. } => self
+                .branches
+                .iter()
+                .all(|branch| branch.knowledge.settles(decision) || branch.knowledge.contradicts()),
             Phase::Preparing | Phase::Committing { .. } | Phase::Aborting { .. } => false,
         }
     }
@@ -244,7 +245,12 @@ fn try_apply(state: State, record: &Record) -> Result<State, Impossible> {
                 phase: Phase::Preparing,
             }));
         }
-        (State::Absent, other) => return Err(Impossible { expected: "begun", got: other.name() }),
+        (State::Absent, other) => {
+            return Err(Impossible {
+                expected: "begun",
+                got: other.name(),
+            });
+        }
         (State::Present(transaction), _) => transaction,
     };
     transaction.phase = next_phase(&transaction, record)?;
@@ -252,7 +258,10 @@ fn try_apply(state: State, record: &Record) -> Result<State, Impossible> {
         Event::Begun(_) => unreachable!("next_phase lets no second beginning pass"),
         Event::Decided { branches, .. } | Event::Ended { branches } | Event::Disputed { branches, .. } => {
             if branches.len() != transaction.branches.len() {
-                return Err(Impossible { expected: "as many branches as began", got: record.event.name() });
+                return Err(Impossible {
+                    expected: "as many branches as began",
+                    got: record.event.name(),
+                });
             }
             for (branch, knowledge) in transaction.branches.iter_mut().zip(branches) {
                 branch.knowledge = knowledge.clone();
@@ -277,7 +286,11 @@ fn try_apply(state: State, record: &Record) -> Result<State, Impossible> {
             branch.attempt += 1;
             branch.delivery = Delivery::InFlight(*command);
         }
-        Event::Postponed { branch, until_ms, cause } => {
+        Event::Postponed {
+            branch,
+            until_ms,
+            cause,
+        } => {
             let branch = &mut transaction.branches[branch.index()];
             branch.failures = branch.failures.saturating_add(1);
             branch.delivery = Delivery::Waiting { until_ms: *until_ms };
@@ -293,12 +306,23 @@ fn try_apply(state: State, record: &Record) -> Result<State, Impossible> {
 /// Which phase follows: the state machine of docs/protocol.md.
 fn next_phase(transaction: &Transaction, record: &Record) -> Result<Phase, Impossible> {
     let at_ms = record.at_ms;
-    let refuse = |expected| Err(Impossible { expected, got: record.event.name() });
+    let refuse = |expected| {
+        Err(Impossible {
+            expected,
+            got: record.event.name(),
+        })
+    };
     match (&transaction.phase, &record.event) {
         (phase, Event::Learned { .. } | Event::Asked { .. } | Event::Postponed { .. }) => Ok(phase.clone()),
         (_, Event::Begun(_)) => refuse("no second beginning"),
 
-        (Phase::Preparing, Event::Decided { decision: Decision::Commit, branches }) => {
+        (
+            Phase::Preparing,
+            Event::Decided {
+                decision: Decision::Commit,
+                branches,
+            },
+        ) => {
             // Promise 2: every branch voted yes. Promise 9: not after the time for it.
             if !branches.iter().all(Knowledge::is_prepared) {
                 return refuse("a yes of every branch before commit");
@@ -308,9 +332,16 @@ fn next_phase(transaction: &Transaction, record: &Record) -> Result<Phase, Impos
             }
             Ok(Phase::Committing { decide_ms: at_ms })
         }
-        (Phase::Preparing, Event::Decided { decision: Decision::Abort(outcome), .. }) => {
-            Ok(Phase::Aborting { outcome: outcome.clone(), decide_ms: at_ms })
-        }
+        (
+            Phase::Preparing,
+            Event::Decided {
+                decision: Decision::Abort(outcome),
+                ..
+            },
+        ) => Ok(Phase::Aborting {
+            outcome: outcome.clone(),
+            decide_ms: at_ms,
+        }),
         (Phase::Preparing, Event::Ended { .. } | Event::Disputed { .. }) => refuse("a decision first"),
 
         // Promise 2: a decision never changes.
@@ -328,25 +359,50 @@ fn next_phase(transaction: &Transaction, record: &Record) -> Result<Phase, Impos
             if !branches.iter().all(|branch| branch.settles(&Decision::Commit)) {
                 return refuse("every branch committed before the end");
             }
-            Ok(Phase::Completed { decide_ms: *decide_ms, end_ms: at_ms })
+            Ok(Phase::Completed {
+                decide_ms: *decide_ms,
+                end_ms: at_ms,
+            })
         }
         (Phase::Aborting { outcome, decide_ms }, Event::Ended { branches }) => {
-            if !branches.iter().all(|branch| branch.settles(&Decision::Abort(outcome.clone()))) {
+            if !branches
+                .iter()
+                .all(|branch| branch.settles(&Decision::Abort(outcome.clone())))
+            {
                 return refuse("every branch released before the end");
             }
-            Ok(Phase::Aborted { outcome: outcome.clone(), decide_ms: *decide_ms, end_ms: at_ms })
+            Ok(Phase::Aborted {
+                outcome: outcome.clone(),
+                decide_ms: *decide_ms,
+                end_ms: at_ms,
+            })
         }
-        (Phase::Committing { decide_ms }, Event::Disputed { outcome, .. }) => {
-            Ok(Phase::Disputed { decision: Decision::Commit, outcome: outcome.clone(), decide_ms: *decide_ms })
-        }
-        (Phase::Aborting { outcome: reason, decide_ms }, Event::Disputed { outcome, .. }) => Ok(Phase::Disputed {
+        (Phase::Committing { decide_ms }, Event::Disputed { outcome, .. }) => Ok(Phase::Disputed {
+            decision: Decision::Commit,
+            outcome: outcome.clone(),
+            decide_ms: *decide_ms,
+        }),
+        (
+            Phase::Aborting {
+                outcome: reason,
+                decide_ms,
+            },
+            Event::Disputed { outcome, .. },
+        ) => Ok(Phase::Disputed {
             decision: Decision::Abort(reason.clone()),
             outcome: outcome.clone(),
             decide_ms: *decide_ms,
         }),
-        (Phase::Disputed { decision, decide_ms, .. }, Event::Disputed { outcome, .. }) => {
-            Ok(Phase::Disputed { decision: decision.clone(), outcome: outcome.clone(), decide_ms: *decide_ms })
-        }
+        (
+            Phase::Disputed {
+                decision, decide_ms, ..
+            },
+            Event::Disputed { outcome, .. },
+        ) => Ok(Phase::Disputed {
+            decision: decision.clone(),
+            outcome: outcome.clone(),
+            decide_ms: *decide_ms,
+        }),
         (Phase::Disputed { .. }, Event::Ended { .. }) => refuse("an operator's resolution"),
         (Phase::Completed { .. } | Phase::Aborted { .. }, Event::Ended { .. } | Event::Disputed { .. }) => {
             refuse("nothing after the end")
@@ -359,8 +415,14 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Begun(_) => "begun",
-            Self::Decided { decision: Decision::Commit, .. } => "commit decided",
-            Self::Decided { decision: Decision::Abort(_), .. } => "abort decided",
+            Self::Decided {
+                decision: Decision::Commit,
+                ..
+            } => "commit decided",
+            Self::Decided {
+                decision: Decision::Abort(_),
+                ..
+            } => "abort decided",
             Self::Ended { .. } => "ended",
             Self::Disputed { .. } => "disputed",
             Self::Learned { .. } => "learned",

@@ -12,7 +12,14 @@ use crate::{
 };
 
 /// The states as the `payment` table has them, by their numbers in the API.
-const STATES: [&str; 6] = ["PREPARING", "COMMITTING", "COMPLETED", "ABORTING", "ABORTED", "DISPUTED"];
+const STATES: [&str; 6] = [
+    "PREPARING",
+    "COMMITTING",
+    "COMPLETED",
+    "ABORTING",
+    "ABORTED",
+    "DISPUTED",
+];
 
 /// The number of a state, by its name. Panics on a name that is none, which is a bug.
 pub fn state_code(name: &str) -> i64 {
@@ -30,12 +37,19 @@ pub fn quote(connection: &Connection, id: QuoteId) -> Result<Option<StoredQuote>
     let row: Option<(Vec<u8>, Option<[u8; 16]>)> = connection
         .prepare_cached("SELECT data, taken_by FROM quote WHERE bucket = ?1 AND id = ?2")
         .and_then(|mut statement| {
-            statement.query_row(params![id.bucket(), id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            statement
+                .query_row(params![id.bucket(), id.as_bytes()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()
         })
         .map_err(read_error)?;
     let Some((data, taken_by)) = row else { return Ok(None) };
     let quote = codec::decode_quote(id, &data).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
-    Ok(Some(StoredQuote { quote, taken_by: taken_by.map(PaymentId::from_bytes) }))
+    Ok(Some(StoredQuote {
+        quote,
+        taken_by: taken_by.map(PaymentId::from_bytes),
+    }))
 }
 
 /// A payment.
@@ -45,11 +59,7 @@ pub fn payment(connection: &Connection, id: PaymentId) -> Result<Option<History>
 }
 
 /// Payments that have not ended.
-pub fn unfinished(
-    connection: &Connection,
-    after: Option<PaymentId>,
-    limit: usize,
-) -> Result<Vec<History>, StoreError> {
+pub fn unfinished(connection: &Connection, after: Option<PaymentId>, limit: usize) -> Result<Vec<History>, StoreError> {
     let (bucket, id) = match &after {
         Some(id) => (i64::from(id.bucket()), id.as_bytes().to_vec()),
         None => (-1, Vec::new()),
@@ -68,7 +78,8 @@ pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<History>, 
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
     match &query.concerns {
         Some(partner) => {
-            sql += "SELECT c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE c.partner = ?";
+            sql +=
+                "SELECT c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE c.partner = ?";
             values.push(Box::new(partner.as_str().to_owned()));
         }
         // Operators see all; the concern of its initiator stands for each payment where no partner is named.

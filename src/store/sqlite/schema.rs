@@ -62,13 +62,24 @@ const MIGRATIONS: [&str; 1] = ["
 /// Checks that the file is ours or empty, sets the journal up and migrates.
 pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let map = |error: rusqlite::Error| unusable(path, &error);
-    let foreign = |problem: String| StoreError::Unusable { path: path.display().to_string(), problem };
+    let foreign = |problem: String| StoreError::Unusable {
+        path: path.display().to_string(),
+        problem,
+    };
 
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(map)?;
-    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(map)?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(map)?;
+    let application: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(map)?;
+    let version: usize = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(map)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(map)?;
     if application != APPLICATION_ID && (tables > 0 || application != 0 || version != 0) {
-        return Err(foreign("is a SQLite database, but not Causeway's; name another file".into()));
+        return Err(foreign(
+            "is a SQLite database, but not Causeway's; name another file".into(),
+        ));
     }
     if version > MIGRATIONS.len() {
         return Err(foreign(format!(
@@ -82,20 +93,31 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
     connection.pragma_update(None, "synchronous", "FULL").map_err(map)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(map)?;
     // A checkpoint rewrites pages in place; more of them at once cost less each.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(map)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", 4_000)
+        .map_err(map)?;
 
     if version < MIGRATIONS.len() {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(map)?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(map)?;
         for script in &MIGRATIONS[version..] {
             transaction.execute_batch(script).map_err(map)?;
         }
         if version == 0 {
             transaction
-                .execute("INSERT INTO meta (key, value) VALUES ('buckets', ?1)", [i64::from(BUCKETS)])
+                .execute(
+                    "INSERT INTO meta (key, value) VALUES ('buckets', ?1)",
+                    [i64::from(BUCKETS)],
+                )
                 .map_err(map)?;
         }
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(map)?;
-        transaction.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(map)?;
+        transaction
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .map_err(map)?;
+        transaction
+            .pragma_update(None, "user_version", MIGRATIONS.len())
+            .map_err(map)?;
         transaction.commit().map_err(map)?;
     }
 
@@ -106,7 +128,9 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
             error => map(error),
         })?;
     if buckets != i64::from(BUCKETS) {
-        return Err(foreign(format!("has {buckets} buckets; this version of Causeway has {BUCKETS}")));
+        return Err(foreign(format!(
+            "has {buckets} buckets; this version of Causeway has {BUCKETS}"
+        )));
     }
     Ok(())
 }
@@ -122,8 +146,14 @@ mod tests {
         let mut connection = Connection::open(&path).unwrap();
         prepare(&mut connection, &path).unwrap();
         let dump = |connection: &Connection| -> Vec<String> {
-            let mut statement = connection.prepare("SELECT coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
-            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+            let mut statement = connection
+                .prepare("SELECT coalesce(sql, '') FROM sqlite_schema ORDER BY name")
+                .unwrap();
+            statement
+                .query_map([], |row| row.get(0))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect()
         };
         let before = dump(&connection);
         prepare(&mut connection, &path).unwrap();

@@ -33,9 +33,10 @@ impl Job {
     /// Whether nobody holds anything back until it is written.
     fn is_lazy(&self) -> bool {
         match self {
-            Self::Append(append, _) => {
-                append.records.iter().all(|record| record.event.durability() == Durability::Lazy)
-            }
+            Self::Append(append, _) => append
+                .records
+                .iter()
+                .all(|record| record.event.durability() == Durability::Lazy),
             Self::Begin(..) | Self::PutQuote(..) => false,
             Self::ForgetQuotes { .. } => true,
         }
@@ -78,7 +79,14 @@ impl Writer {
         batch_max: usize,
         linger: Duration,
     ) -> Self {
-        Self { connection, queue, feed, failed, batch_max, linger }
+        Self {
+            connection,
+            queue,
+            feed,
+            failed,
+            batch_max,
+            linger,
+        }
     }
 
     /// Runs until every handle is gone and the queue is empty.
@@ -143,15 +151,15 @@ impl Writer {
     /// All jobs in one transaction. A job that is refused by its own condition does not touch the others; an error of
     /// the file fails all of them.
     fn try_commit(&mut self, batch: &[Job]) -> Result<(Vec<Done>, Vec<Change>), StoreError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.refusal(error))?;
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| self.refusal(error))?;
         let mut changes = Vec::new();
         let mut sequence = self.feed.subscribe().head();
         let mut done = Vec::with_capacity(batch.len());
         for job in batch {
             let result = match job {
-                Job::Begin(begin, _) => {
-                    self.begin(begin, &mut sequence, &mut changes).map(Done::Begin)
-                }
+                Job::Begin(begin, _) => self.begin(begin, &mut sequence, &mut changes).map(Done::Begin),
                 Job::Append(append, _) => self.append(append, &mut sequence, &mut changes).map(Done::Append),
                 Job::PutQuote(quote, _) => self.put_quote(quote).map(|()| Done::PutQuote),
                 Job::ForgetQuotes { lapsed_before_ms, .. } => {
@@ -175,12 +183,7 @@ impl Writer {
         }
     }
 
-    fn begin(
-        &self,
-        begin: &Begin,
-        sequence: &mut u64,
-        changes: &mut Vec<Change>,
-    ) -> rusqlite::Result<BeginOutcome> {
+    fn begin(&self, begin: &Begin, sequence: &mut u64, changes: &mut Vec<Change>) -> rusqlite::Result<BeginOutcome> {
         let terms = &begin.terms;
         let (bucket, id) = (terms.id.bucket(), terms.id.as_bytes());
         let exists = self
@@ -203,7 +206,9 @@ impl Writer {
                     .cached("SELECT taken_by FROM quote WHERE bucket = ?1 AND id = ?2")?
                     .query_row(params![quote.bucket(), quote.as_bytes()], |row| row.get(0))
                     .optional()?;
-                return Ok(BeginOutcome::QuoteTaken { by: by.flatten().map(PaymentId::from_bytes) });
+                return Ok(BeginOutcome::QuoteTaken {
+                    by: by.flatten().map(PaymentId::from_bytes),
+                });
             }
         }
         let state = fold([&begin.record]).expect("bug: a payment begins with its beginning");
@@ -218,7 +223,10 @@ impl Writer {
                 .execute(params![partner.as_str(), terms.begin_ms, id, bucket])?;
         }
         self.add_record(terms.id, 1, &begin.record, sequence)?;
-        changes.push(Change { sequence: *sequence, state });
+        changes.push(Change {
+            sequence: *sequence,
+            state,
+        });
         Ok(BeginOutcome::Begun)
     }
 
@@ -228,25 +236,42 @@ impl Writer {
         sequence: &mut u64,
         changes: &mut Vec<Change>,
     ) -> rusqlite::Result<AppendOutcome> {
-        let State::Present(after) = &append.after else { unreachable!("bug: an append leaves a transaction") };
+        let State::Present(after) = &append.after else {
+            unreachable!("bug: an append leaves a transaction")
+        };
         let (bucket, id) = (append.id.bucket(), append.id.as_bytes());
         let count = u32::try_from(append.records.len()).expect("a step has a handful of records");
         assert!(count > 0, "bug: an append of nothing");
-        assert_eq!(after.version, append.expected_version + count, "bug: the state is not the one after the records");
+        assert_eq!(
+            after.version,
+            append.expected_version + count,
+            "bug: the state is not the one after the records"
+        );
         let updated = self
             .cached("UPDATE payment SET version = ?4, state = ?5 WHERE bucket = ?1 AND id = ?2 AND version = ?3")?
-            .execute(params![bucket, id, append.expected_version, after.version, state_code(after.phase.name())])?;
+            .execute(params![
+                bucket,
+                id,
+                append.expected_version,
+                after.version,
+                state_code(after.phase.name())
+            ])?;
         if updated == 0 {
             let stored: Option<u32> = self
                 .cached("SELECT version FROM payment WHERE bucket = ?1 AND id = ?2")?
                 .query_row(params![bucket, id], |row| row.get(0))
                 .optional()?;
-            return Ok(AppendOutcome::Conflict { stored_version: stored.unwrap_or(0) });
+            return Ok(AppendOutcome::Conflict {
+                stored_version: stored.unwrap_or(0),
+            });
         }
         for (version, record) in (append.expected_version + 1..).zip(&append.records) {
             self.add_record(append.id, version, record, sequence)?;
             // A watcher is told where the payment stands. Two records of one step share an instant: both show its end.
-            changes.push(Change { sequence: *sequence, state: append.after.clone() });
+            changes.push(Change {
+                sequence: *sequence,
+                state: append.after.clone(),
+            });
         }
         Ok(AppendOutcome::Appended)
     }
@@ -254,17 +279,24 @@ impl Writer {
     fn add_record(&self, id: PaymentId, version: u32, record: &Record, sequence: &mut u64) -> rusqlite::Result<()> {
         *sequence += 1;
         self.cached("INSERT INTO record (sequence, bucket, id, version, data) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![*sequence, id.bucket(), id.as_bytes(), version, codec::encode_record(record)])?;
+            .execute(params![
+                *sequence,
+                id.bucket(),
+                id.as_bytes(),
+                version,
+                codec::encode_record(record)
+            ])?;
         Ok(())
     }
 
     fn put_quote(&self, quote: &Quote) -> rusqlite::Result<()> {
-        self.cached("INSERT INTO quote (bucket, id, expire_ms, data) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            quote.id.bucket(),
-            quote.id.as_bytes(),
-            quote.expire_ms,
-            codec::encode_quote(quote)
-        ])?;
+        self.cached("INSERT INTO quote (bucket, id, expire_ms, data) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                quote.id.bucket(),
+                quote.id.as_bytes(),
+                quote.expire_ms,
+                codec::encode_quote(quote)
+            ])?;
         Ok(())
     }
 
@@ -292,9 +324,10 @@ impl Writer {
     /// or fsync of the log nobody can say what will be there after a restart.
     fn commit_refusal(&self, error: rusqlite::Error) -> StoreError {
         match error.sqlite_error() {
-            Some(ffi::Error { code: ErrorCode::DiskFull | ErrorCode::DatabaseBusy, .. }) => {
-                StoreError::Unavailable(error.to_string())
-            }
+            Some(ffi::Error {
+                code: ErrorCode::DiskFull | ErrorCode::DatabaseBusy,
+                ..
+            }) => StoreError::Unavailable(error.to_string()),
             _ => StoreError::Failed(error.to_string()),
         }
     }

@@ -1,0 +1,419 @@
+//! One payment's task: feeds the core, makes its records durable, releases its effects.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    BeginError, HaltPoint, Shared, View,
+    live::{Leave, Seat, present},
+    protocol::{
+        Answer, Command, Decision, Durability, Effect, Event, Input, Record, State, Step, apply, decide, fold, wake_at,
+    },
+};
+use crate::{
+    participant::{Answering, Call},
+    payment::{BranchId, PaymentId, Terms},
+    store::{Append, AppendOutcome, Begin, BeginOutcome, StoreError},
+};
+
+/// How long to wait before a write that the store turned away is tried again.
+const STORE_RETRY: Duration = Duration::from_millis(250);
+/// No sleep is longer: a clock that was set shows at the latest then.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+pub struct Driver {
+    shared: Arc<Shared>,
+    id: PaymentId,
+    seat: Seat,
+    state: State,
+    calls: Calls,
+}
+
+/// Why a driver lets go of a payment that has not ended.
+enum Gone {
+    /// The store takes no more writes.
+    Store(StoreError),
+}
+
+impl Driver {
+    pub fn new(shared: Arc<Shared>, id: PaymentId, seat: Seat) -> Self {
+        Self {
+            shared,
+            id,
+            seat,
+            state: State::Absent,
+            calls: Calls::default(),
+        }
+    }
+
+    /// Begins the payment and drives it to its end.
+    pub async fn run_new(mut self, terms: Arc<Terms>) {
+        let shared = Arc::clone(&self.shared);
+        let _leave = Leave {
+            live: &shared.live,
+            id: self.id,
+        };
+        match self.begin(terms).await {
+            Ok(true) => self.drive().await,
+            // Begun before: by an earlier process, or by another gateway. Its own driver, or recovery, sees to it.
+            Ok(false) => match self.reload().await {
+                Ok(()) => self.drive_on().await,
+                Err(Gone::Store(error)) => self.show(View::Failed(error.into())),
+            },
+            Err(error) => self.show(View::Failed(error)),
+        }
+    }
+
+    /// Goes on with a payment that was read from the store.
+    pub async fn run_recovered(mut self, state: State) {
+        let shared = Arc::clone(&self.shared);
+        let _leave = Leave {
+            live: &shared.live,
+            id: self.id,
+        };
+        self.state = state;
+        self.publish();
+        self.drive_on().await;
+    }
+
+    async fn begin(&mut self, terms: Arc<Terms>) -> Result<bool, BeginError> {
+        let now_ms = (self.shared.clock)();
+        let step = decide(
+            &self.shared.options.policy,
+            &State::Absent,
+            Input::Begin(Arc::clone(&terms)),
+            now_ms,
+        );
+        self.halt(Some(HaltPoint::BeforeBegun)).await;
+        let begin = Begin {
+            terms,
+            record: step.records[0].clone(),
+        };
+        match self.shared.store.begin(begin).await? {
+            BeginOutcome::Begun => {}
+            BeginOutcome::Exists => return Ok(false),
+            BeginOutcome::QuoteTaken { by } => return Err(BeginError::QuoteTaken { by }),
+        }
+        self.state = apply(State::Absent, &step.records[0]);
+        self.publish();
+        self.halt(Some(HaltPoint::AfterBegun)).await;
+        let rest = Step {
+            records: step.records[1..].to_vec(),
+            effects: step.effects,
+        };
+        if rest
+            .records
+            .iter()
+            .any(|record| record.event.durability() > Durability::Volatile)
+        {
+            // The beginning was durable too late to vote: decide again, as after a restart.
+            self.state_input(Input::Recover)
+                .await
+                .map_err(|Gone::Store(error)| error)?;
+        } else {
+            self.advance(&rest.records);
+            self.release(rest.effects);
+        }
+        Ok(true)
+    }
+
+    async fn drive_on(mut self) {
+        match self.state_input(Input::Recover).await {
+            Ok(()) => self.drive().await,
+            Err(Gone::Store(error)) => self.give_up(&error),
+        }
+    }
+
+    /// Until nothing is left to do.
+    async fn drive(mut self) {
+        while !self.is_quiet() {
+            let input = self.next_input().await;
+            if let Err(Gone::Store(error)) = self.state_input(input).await {
+                return self.give_up(&error);
+            }
+        }
+    }
+
+    async fn next_input(&mut self) -> Input {
+        let wake = wake_at(&self.state).map(|at_ms| {
+            let wait_ms = at_ms.saturating_sub((self.shared.clock)()).max(0) as u64;
+            Instant::now() + Duration::from_millis(wait_ms).min(SLEEP_MAX)
+        });
+        tokio::select! {
+            // A cancellation before the vote that would decide; both before the clock, so that an answer that came in
+            // time is not called late.
+            biased;
+            Some(input) = self.seat.inputs.recv() => input,
+            (branch, attempt, answer) = self.calls.next() => {
+                tracing::debug!(payment = %self.id, branch = branch.name(), attempt, ?answer, "answered");
+                Input::Answer { branch, attempt, answer }
+            }
+            () = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            } => Input::Wake,
+        }
+    }
+
+    /// Takes one input through the core. A write that the store turns away is tried again with a decision made anew, for
+    /// time has passed; nothing of the refused step has been released.
+    async fn state_input(&mut self, mut input: Input) -> Result<(), Gone> {
+        loop {
+            let now_ms = (self.shared.clock)();
+            let step = decide(&self.shared.options.policy, &self.state, input.clone(), now_ms);
+            match self.take(step).await {
+                Ok(true) => return Ok(()),
+                // Another coordinator was first: what it decided stands.
+                Ok(false) => {
+                    self.reload().await?;
+                    self.calls.clear();
+                    input = Input::Recover;
+                }
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::warn!(payment = %self.id, error, "a step waits for the store");
+                    sleep(STORE_RETRY).await;
+                }
+                Err(error) => return Err(Gone::Store(error)),
+            }
+        }
+    }
+
+    /// Makes a step true: forced records first, then effects. False if the store has gone on without us.
+    async fn take(&mut self, step: Step) -> Result<bool, StoreError> {
+        let durable: Vec<Record> = step
+            .records
+            .iter()
+            .filter(|record| record.event.durability() > Durability::Volatile)
+            .cloned()
+            .collect();
+        if durable.is_empty() {
+            self.advance(&step.records);
+            self.release(step.effects);
+            return Ok(true);
+        }
+        let State::Present(before) = &self.state else {
+            unreachable!("a payment begins by Driver::begin")
+        };
+        let expected_version = before.version;
+        let after = step.records.iter().fold(self.state.clone(), apply);
+        let forced = durable
+            .iter()
+            .any(|record| record.event.durability() == Durability::Forced);
+        let points = HaltPoints::of(&durable);
+
+        self.halt(points.before).await;
+        let append = Append {
+            id: self.id,
+            expected_version,
+            records: durable,
+            after,
+        };
+        let appended = self.shared.store.append(append);
+        if !forced {
+            // Every branch has acknowledged: that is so, whether or not it is written down.
+            self.advance(&step.records);
+            self.publish();
+        }
+        match appended.await? {
+            AppendOutcome::Appended => {}
+            AppendOutcome::Conflict { stored_version } => {
+                tracing::info!(payment = %self.id, expected_version, stored_version, "another coordinator was first");
+                return Ok(false);
+            }
+        }
+        if forced {
+            self.advance(&step.records);
+            self.publish();
+        }
+        self.halt(points.after).await;
+        self.release(step.effects);
+        Ok(true)
+    }
+
+    fn advance(&mut self, records: &[Record]) {
+        let state = std::mem::take(&mut self.state);
+        self.state = records.iter().fold(state, apply);
+    }
+
+    fn release(&mut self, effects: Vec<Effect>) {
+        let State::Present(transaction) = &self.state else {
+            return;
+        };
+        for Effect::Send {
+            branch,
+            command,
+            attempt,
+        } in effects
+        {
+            let terms = Arc::clone(&transaction.terms);
+            let partner = &terms.branches[branch.index()].party.partner;
+            tracing::debug!(payment = %self.id, branch = branch.name(), %partner, ?command, attempt, "sent");
+            let answering = match self.shared.participants.get(partner) {
+                Some(peer) => {
+                    let call = Call {
+                        branch,
+                        command,
+                        now_ms: (self.shared.clock)(),
+                        terms: Arc::clone(&terms),
+                    };
+                    // What is repeated waits its turn, so that a partner that comes back is not run over.
+                    let repeated = transaction.branch(branch).failures > 0;
+                    if repeated {
+                        let turn = peer.redelivery.take();
+                        let participant = Arc::clone(&peer.participant);
+                        Box::pin(async move {
+                            sleep_until(turn).await;
+                            participant.call(call).await
+                        })
+                    } else {
+                        peer.participant.call(call)
+                    }
+                }
+                // Taken out of the configuration while it had payments in flight: they wait for its return.
+                None => unconfigured(command),
+            };
+            self.calls.start(branch, attempt, answering);
+        }
+    }
+
+    async fn reload(&mut self) -> Result<(), Gone> {
+        loop {
+            match self.shared.store.payment(self.id).await {
+                Ok(history) => {
+                    let records = history.map(|history| history.records).unwrap_or_default();
+                    self.state = fold(&records)
+                        .map_err(|impossible| Gone::Store(StoreError::Damaged(format!("{}: {impossible}", self.id))))?;
+                    self.publish();
+                    return Ok(());
+                }
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::warn!(payment = %self.id, error, "a payment waits for the store");
+                    sleep(STORE_RETRY).await;
+                }
+                Err(error) => return Err(Gone::Store(error)),
+            }
+        }
+    }
+
+    /// Stops for ever at the point if it is armed. Not an async fn: its future must not hold on to the calls in flight.
+    fn halt(&self, point: Option<HaltPoint>) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, id) = (Arc::clone(&self.shared), self.id);
+        async move {
+            if let Some(point) = point {
+                shared.options.halts.reach(point, id).await;
+            }
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        match &self.state {
+            State::Absent => true,
+            State::Present(transaction) => transaction.is_quiet(),
+        }
+    }
+
+    fn publish(&self) {
+        if let State::Present(transaction) = &self.state {
+            self.show(present(transaction.clone()));
+        }
+    }
+
+    fn show(&self, view: View) {
+        self.seat.view.send_replace(view);
+    }
+
+    fn give_up(&self, error: &StoreError) {
+        tracing::error!(payment = %self.id, %error, "a payment is left to recovery");
+    }
+}
+
+fn unconfigured(command: Command) -> Answering {
+    Box::pin(async move {
+        // As slow as an answer that does not come.
+        sleep(Duration::from_secs(1)).await;
+        Answer::Unknown {
+            cause: format!("{command:?} has nowhere to go: the partner is not configured").into(),
+        }
+    })
+}
+
+/// The points that a step's records lie between.
+struct HaltPoints {
+    before: Option<HaltPoint>,
+    after: Option<HaltPoint>,
+}
+
+impl HaltPoints {
+    fn of(records: &[Record]) -> Self {
+        let (before, after) = match &records[0].event {
+            Event::Decided {
+                decision: Decision::Commit,
+                ..
+            } => (HaltPoint::BeforeCommitDecided, HaltPoint::AfterCommitDecided),
+            Event::Decided {
+                decision: Decision::Abort(_),
+                ..
+            } => (HaltPoint::BeforeAbortDecided, HaltPoint::AfterAbortDecided),
+            Event::Ended { .. } => (HaltPoint::BeforeEnded, HaltPoint::AfterEnded),
+            Event::Begun(_)
+            | Event::Disputed { .. }
+            | Event::Learned { .. }
+            | Event::Asked { .. }
+            | Event::Postponed { .. } => {
+                return Self {
+                    before: None,
+                    after: None,
+                };
+            }
+        };
+        Self {
+            before: Some(before),
+            after: Some(after),
+        }
+    }
+}
+
+/// The calls in flight: one a branch. A new one takes the old one's place.
+#[derive(Default)]
+struct Calls {
+    slots: Vec<Option<(u32, Answering)>>,
+}
+
+impl Calls {
+    fn start(&mut self, branch: BranchId, attempt: u32, answering: Answering) {
+        if self.slots.len() <= branch.index() {
+            self.slots.resize_with(branch.index() + 1, || None);
+        }
+        self.slots[branch.index()] = Some((attempt, answering));
+    }
+
+    fn clear(&mut self) {
+        self.slots.clear();
+    }
+
+    /// The next answer; never, if nothing is in flight.
+    async fn next(&mut self) -> (BranchId, u32, Answer) {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(BranchId, u32, Answer)> {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some((attempt, answering)) = slot
+                && let Poll::Ready(answer) = answering.as_mut().poll(context)
+            {
+                let attempt = *attempt;
+                *slot = None;
+                return Poll::Ready((BranchId::at(index), attempt, answer));
+            }
+        }
+        Poll::Pending
+    }
+}

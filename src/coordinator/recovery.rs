@@ -1,0 +1,64 @@
+//! Finds the payments that nobody drives and drives them.
+
+use std::sync::Arc;
+
+use super::{
+    Coordinator,
+    driver::Driver,
+    live::Entry,
+    live::present,
+    protocol::{State, fold},
+};
+use crate::store::StoreError;
+
+/// How many payments are read at once.
+const PAGE: usize = 1_000;
+
+impl Coordinator {
+    /// Takes up every payment in the store that has not ended and that nobody drives. Answers how many when all of them
+    /// are being driven, not when they have ended. At start this comes before serving: a retry then finds its payment.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        let mut recovered = 0;
+        let mut after = None;
+        loop {
+            let page = self.shared.store.unfinished(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(recovered) };
+            after = Some(last.id);
+            for history in page {
+                let state = match fold(&history.records) {
+                    Ok(state) => state,
+                    // One that cannot be read must not keep the others waiting.
+                    Err(impossible) => {
+                        tracing::error!(payment = %history.id, error = %impossible, "a payment cannot be recovered");
+                        continue;
+                    }
+                };
+                let State::Present(transaction) = &state else { continue };
+                // Waits for an operator; there is nothing to drive.
+                if transaction.is_quiet() {
+                    continue;
+                }
+                if let Entry::Entered { seat, .. } = self.shared.live.enter(history.id, present(transaction.clone())) {
+                    let driver = Driver::new(Arc::clone(&self.shared), history.id, seat);
+                    self.shared.tasks.spawn(driver.run_recovered(state));
+                    recovered += 1;
+                }
+            }
+        }
+    }
+
+    /// Recovers again and again, for as long as it is polled.
+    pub async fn recover_on_a_timer(&self) {
+        let mut timer = tokio::time::interval(self.shared.options.recovery_interval);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        timer.tick().await;
+        loop {
+            timer.tick().await;
+            match self.recover().await {
+                Ok(0) => {}
+                Ok(count) => tracing::warn!(count, "payments that nobody drove were taken up"),
+                Err(error) => tracing::warn!(%error, "recovery waits for the store"),
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A partner network over gRPC.
+
+use std::{sync::Arc, time::Duration};
+
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+use super::{Answering, Call, Participant};
+use crate::{
+    coordinator::protocol::{Answer, Command},
+    payment::{self, Outcome, PartnerName, Reason},
+    pb::{
+        money::v1::Money,
+        participant::v1::{
+            AbortRequest, Branch, CommitRequest, Direction, GetBranchRequest, PrepareRequest, branch::State,
+            participant_service_client::ParticipantServiceClient,
+        },
+    },
+    wire,
+};
+
+/// How much of what a partner wrote goes into an outcome.
+const DETAIL_CHARS_MAX: usize = 200;
+/// ISO 20022 MS03: reason not specified.
+const CODE_UNSPECIFIED: &str = "MS03";
+/// A branch is a few hundred bytes.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a call may take before its outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Prepare, Commit and Abort. Rails have 8 s for pay, refund and cancel.
+    pub command: Duration,
+    /// GetBranch. Rails have 5 s.
+    pub inquiry: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(8),
+            inquiry: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A partner network over gRPC, one unary call a command.
+#[derive(Clone, Debug)]
+pub struct GrpcParticipant {
+    partner: PartnerName,
+    client: ParticipantServiceClient<Channel>,
+    timeouts: Timeouts,
+}
+
+impl GrpcParticipant {
+    /// The partner at the other end of the channel.
+    pub fn new(partner: PartnerName, channel: Channel, timeouts: Timeouts) -> Self {
+        let client = ParticipantServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Self {
+            partner,
+            client,
+            timeouts,
+        }
+    }
+
+    async fn send(&mut self, call: &Call, timeout: Duration) -> Result<Branch, Status> {
+        let branch = &call.terms.branches[call.branch.index()];
+        let (payment, name) = (call.terms.id.to_string(), branch.id.name().to_owned());
+        let response = match call.command {
+            Command::Prepare => {
+                let request = PrepareRequest {
+                    payment,
+                    branch: name,
+                    direction: match branch.direction {
+                        payment::Direction::Debit => Direction::Debit,
+                        payment::Direction::Credit => Direction::Credit,
+                    }
+                    .into(),
+                    account: branch.party.account.to_string(),
+                    amount: Some(Money {
+                        currency: branch.amount.currency().code().into(),
+                        amount: branch.amount.decimal_string(),
+                    }),
+                    decide_by_time: Some(wire::timestamp(call.terms.decide_by_ms)),
+                    hold_expire_time: Some(wire::timestamp(call.terms.hold_expire_ms)),
+                    end_to_end_id: call.terms.order.request_id.to_string(),
+                };
+                self.client.prepare(timed(request, timeout)).await
+            }
+            Command::Commit => {
+                self.client
+                    .commit(timed(CommitRequest { payment, branch: name }, timeout))
+                    .await
+            }
+            Command::Abort => {
+                self.client
+                    .abort(timed(AbortRequest { payment, branch: name }, timeout))
+                    .await
+            }
+            Command::Inquire => {
+                self.client
+                    .get_branch(timed(GetBranchRequest { payment, branch: name }, timeout))
+                    .await
+            }
+        };
+        response.map(tonic::Response::into_inner)
+    }
+
+    fn timeout(&self, call: &Call) -> Duration {
+        match call.command {
+            // A vote that comes after decide_by is of no use.
+            Command::Prepare => {
+                let left_ms = (call.terms.decide_by_ms - call.now_ms).max(1) as u64;
+                self.timeouts.command.min(Duration::from_millis(left_ms))
+            }
+            Command::Commit | Command::Abort => self.timeouts.command,
+            Command::Inquire => self.timeouts.inquiry,
+        }
+    }
+}
+
+impl Participant for GrpcParticipant {
+    fn call(&self, call: Call) -> Answering {
+        let mut this = self.clone();
+        Box::pin(async move {
+            let timeout = this.timeout(&call);
+            match tokio::time::timeout(timeout, this.send(&call, timeout)).await {
+                Ok(Ok(branch)) => read_branch(&this.partner, &call, branch),
+                Ok(Err(status)) => read_status(&status),
+                Err(_) => Answer::Unknown {
+                    cause: format!("no answer within {} ms", timeout.as_millis()).into(),
+                },
+            }
+        })
+    }
+}
+
+fn timed<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Answer {
+    let (payment, name) = (call.terms.id.to_string(), call.branch.name());
+    if branch.payment != payment || branch.branch != name {
+        let found = clean(&format!("{}/{}", branch.payment, branch.branch));
+        tracing::warn!(%partner, payment, branch = name, found, "a partner answered for another branch");
+        return Answer::Unknown {
+            cause: format!("answered for another branch: {found}").into(),
+        };
+    }
+    let reference = reference(partner, &payment, &branch.reference);
+    match branch.state() {
+        State::Prepared => Answer::Prepared { reference },
+        State::Committed => Answer::Committed { reference },
+        State::Aborted => Answer::Aborted,
+        State::Refused => {
+            let refusal = branch.refusal.unwrap_or_default();
+            let code = match refusal.code.as_str() {
+                code if code.len() == 4 && code.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) => code,
+                _ => CODE_UNSPECIFIED,
+            };
+            Answer::Refused(Outcome {
+                reason: Reason::from_refusal_code(code),
+                code: code.into(),
+                detail: clean(&refusal.detail),
+                partner: Some(partner.clone()),
+            })
+        }
+        State::Unspecified => Answer::Unknown {
+            cause: format!("answered with state {}", branch.state).into(),
+        },
+    }
+}
+
+/// A gRPC error says nothing of the branch, but for the one that says there is none.
+fn read_status(status: &Status) -> Answer {
+    let cause: Arc<str> = format!("{:?}: {}", status.code(), clean(status.message())).into();
+    match status.code() {
+        Code::NotFound => match status.get_details_error_info() {
+            Some(info) if info.reason == "BRANCH_UNKNOWN" && info.domain == wire::ERROR_DOMAIN => Answer::Missing,
+            _ => Answer::Unknown { cause },
+        },
+        Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => Answer::Rejected { cause },
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => Answer::Unknown { cause },
+    }
+}
+
+/// A reference that breaks the rules is left out; the vote or the movement that it came with still counts.
+fn reference(partner: &PartnerName, payment: &str, text: &str) -> Arc<str> {
+    if text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic()) {
+        return text.into();
+    }
+    tracing::warn!(%partner, payment, "a partner's reference is not 0 to 64 visible ASCII characters; left out");
+    "".into()
+}
+
+fn clean(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(DETAIL_CHARS_MAX)
+        .collect()
+}
