@@ -1,0 +1,96 @@
+//! Requests that are not protobuf, or hold a string that is not UTF-8, as the caller's error.
+//!
+//! tonic reports a request that it cannot decode as INTERNAL, the server's fault. This layer turns exactly those answers
+//! into INVALID_ARGUMENT with a reason and the field's path, which prost names in its message.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use super::status::{ApiError, ErrorReason};
+
+const DECODE_FAILED: &str = "failed to decode Protobuf message: ";
+
+/// See the module's documentation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MalformedLayer;
+
+/// The service that [`MalformedLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Malformed<S> {
+    inner: S,
+}
+
+impl<S> Layer<S> for MalformedLayer {
+    type Service = Malformed<S>;
+
+    fn layer(&self, inner: S) -> Malformed<S> {
+        Malformed { inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Malformed<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let response = self.inner.call(request);
+        Box::pin(async move { Ok(translate(response.await?)) })
+    }
+}
+
+fn translate(response: Response<Body>) -> Response<Body> {
+    // An answer without a message carries its status in the headers.
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(problem) = status.message().strip_prefix(DECODE_FAILED) else { return response };
+    if status.code() != Code::Internal {
+        return response;
+    }
+    let error = match path(problem) {
+        Some(field) => ApiError::field(ErrorReason::RequestMalformed, &field, problem),
+        None => ApiError::new(ErrorReason::RequestMalformed, format!("the message cannot be decoded: {problem}")),
+    };
+    Status::from(error).into_http()
+}
+
+/// The field's path out of prost's "Outer.field: Inner.field: what is wrong".
+fn path(problem: &str) -> Option<String> {
+    let fields: Vec<_> = problem
+        .split(": ")
+        .map_while(|part| {
+            let (message, field) = part.split_once('.')?;
+            let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            (is_name(message) && is_name(field)).then_some(field)
+        })
+        .collect();
+    (!fields.is_empty()).then(|| fields.join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_read_from_what_prost_says() {
+        let nested = "CreatePaymentRequest.payment: Payment.payer: Party.account: invalid string value: data is not UTF-8";
+        assert_eq!(path(nested).as_deref(), Some("payment.payer.account"));
+        assert_eq!(path("GetPaymentRequest.name: invalid string value: data is not UTF-8").as_deref(), Some("name"));
+        assert_eq!(path("invalid wire type value: 7"), None);
+    }
+}

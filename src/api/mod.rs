@@ -1,0 +1,87 @@
+//! The services that partners and operators call: one file a service.
+//!
+//! Owns decoding (all of a request is checked before anything is done, and every wrong field is named), what a caller may
+//! see, and encoding. [`status`] alone makes a `tonic::Status`. Leaves who the caller is to `authn`, prices to `fx`, and
+//! payments to `coordinator`. Invariant: a handler acts on a [`Caller`] and on parsed values, never on raw fields.
+
+mod caller;
+mod decisions;
+mod decode;
+mod encode;
+mod filter;
+mod malformed;
+mod page;
+mod payments;
+mod quotes;
+mod rates;
+pub mod status;
+mod watch;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    authn::Principal,
+    config::{Config, CorridorTerms, Timing},
+    coordinator::{Clock, Coordinator},
+    fx::{Corridor, Rates},
+    payment::PartnerName,
+    store::Store,
+};
+
+pub use caller::Caller;
+pub use malformed::MalformedLayer;
+
+/// What all services share.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    coordinator: Coordinator,
+    store: Arc<dyn Store>,
+    rates: Arc<Rates>,
+    clock: Clock,
+    timing: Timing,
+    trust_domain: String,
+    identities: Vec<(Principal, PartnerName)>,
+    corridors: BTreeMap<Corridor, CorridorTerms>,
+    /// Cancelled when the gateway drains: streams end.
+    closing: CancellationToken,
+}
+
+impl Api {
+    /// The services of a gateway. Streams end when `closing` is cancelled.
+    pub fn new(
+        config: &Config,
+        coordinator: Coordinator,
+        store: Arc<dyn Store>,
+        rates: Arc<Rates>,
+        clock: Clock,
+        closing: CancellationToken,
+    ) -> Self {
+        let identities =
+            config.partners.iter().map(|(name, partner)| (partner.identity.clone(), name.clone())).collect();
+        Self {
+            shared: Arc::new(Shared {
+                coordinator,
+                store,
+                rates,
+                clock,
+                timing: config.timing.clone(),
+                trust_domain: config.trust_domain.clone(),
+                identities,
+                corridors: config.corridors.clone(),
+                closing,
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+}
