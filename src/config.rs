@@ -122,7 +122,10 @@ pub enum RateSource {
 impl RateSource {
     /// Whether the source always gives the same day.
     pub fn is_pinned(&self) -> bool {
-        matches!(self, Self::Sample { date: Some(_) } | Self::CsvFile { date: Some(_), .. })
+        matches!(
+            self,
+            Self::Sample { date: Some(_) } | Self::CsvFile { date: Some(_), .. }
+        )
     }
 }
 
@@ -206,35 +209,54 @@ pub enum ConfigError {
 
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-    format!("{} problem{}{}", lines.len(), if lines.len() == 1 { "" } else { "s" }, lines.concat())
+    format!(
+        "{} problem{}{}",
+        lines.len(),
+        if lines.len() == 1 { "" } else { "s" },
+        lines.concat()
+    )
 }
 
 impl Config {
     /// Reads a file. Paths in it are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Reads a text as if it stood in this file.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let malformed = |message: String| ConfigError::Malformed { path: path.to_owned(), message };
+        let malformed = |message: String| ConfigError::Malformed {
+            path: path.to_owned(),
+            message,
+        };
         let deserializer = toml::Deserializer::parse(text).map_err(|error| malformed(error.to_string()))?;
         let raw: raw::File = serde_path_to_error::deserialize(deserializer)
             .map_err(|error| malformed(format!("{}: {}", error.path(), error.inner().message())))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut checker = Checker { problems: Vec::new(), folder: folder.to_owned() };
+        let mut checker = Checker {
+            problems: Vec::new(),
+            folder: folder.to_owned(),
+        };
         let config = checker.config(raw);
         match (config, checker.problems) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(ConfigError::Invalid { path: path.to_owned(), problems }),
+            (_, problems) => Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                problems,
+            }),
         }
     }
 
     /// The partner whose certificate carries this identity.
     pub fn partner_of(&self, principal: &Principal) -> Option<&PartnerName> {
-        self.partners.iter().find(|(_, partner)| partner.identity == *principal).map(|(name, _)| name)
+        self.partners
+            .iter()
+            .find(|(_, partner)| partner.identity == *principal)
+            .map(|(name, _)| name)
     }
 }
 
@@ -246,7 +268,12 @@ struct Checker {
 
 impl Checker {
     fn config(&mut self, raw: raw::File) -> Option<Config> {
-        let listen = self.parse("listen", &raw.listen, "an address and a port: 127.0.0.1:7000", str::parse);
+        let listen = self.parse(
+            "listen",
+            &raw.listen,
+            "an address and a port: 127.0.0.1:7000",
+            str::parse,
+        );
         let partners = self.partners(&raw);
         let corridors = self.corridors(&raw, &partners);
         let rates = self.rates(raw.rates);
@@ -313,11 +340,19 @@ impl Checker {
                     self.add(&key("identity"), &format!("{:?}", partner.identity), &allowed);
                 }
                 if partners.values().any(|other| other.identity == *identity) {
-                    self.add(&key("identity"), &format!("{:?}", partner.identity), "an identity of its own");
+                    self.add(
+                        &key("identity"),
+                        &format!("{:?}", partner.identity),
+                        "an identity of its own",
+                    );
                 }
             }
             if !partner.endpoint.starts_with("https://") {
-                self.add(&key("endpoint"), &format!("{:?}", partner.endpoint), "https://HOST:PORT");
+                self.add(
+                    &key("endpoint"),
+                    &format!("{:?}", partner.endpoint),
+                    "https://HOST:PORT",
+                );
             }
             let currencies: BTreeSet<_> = partner
                 .currencies
@@ -328,7 +363,11 @@ impl Checker {
                 self.add(&key("currencies"), "[]", "at least one code of ISO 4217");
             }
             if let (Some(name), Some(identity)) = (name, identity) {
-                let entry = Partner { identity, endpoint: partner.endpoint.clone(), currencies };
+                let entry = Partner {
+                    identity,
+                    endpoint: partner.endpoint.clone(),
+                    currencies,
+                };
                 if partners.insert(name, entry).is_some() {
                     self.add(&key("name"), &format!("{:?}", partner.name), "a name of its own");
                 }
@@ -347,18 +386,31 @@ impl Checker {
             let key = |field: &str| format!("corridor[{index}].{field}");
             let source = self.end(&key("from"), &corridor.from, partners);
             let target = self.end(&key("to"), &corridor.to, partners);
-            let margin = self.parse(&key("margin"), &corridor.margin, "a fraction from 0 to below 1", Margin::parse);
+            let margin = self.parse(
+                &key("margin"),
+                &corridor.margin,
+                "a fraction from 0 to below 1",
+                Margin::parse,
+            );
             let (Some((source_partner, source)), Some((target_partner, target)), Some(margin)) =
                 (source, target, margin)
             else {
                 continue;
             };
             let amount = |checker: &mut Self, field: &str, text: &str| {
-                checker.parse(&key(field), text, &format!("an amount in {source}"), |text| Amount::parse(source, text))
+                checker.parse(&key(field), text, &format!("an amount in {source}"), |text| {
+                    Amount::parse(source, text)
+                })
             };
             let fee = amount(self, "fee", &corridor.fee);
-            let send_min = corridor.send_min.as_ref().and_then(|text| amount(self, "send_min", text));
-            let send_max = corridor.send_max.as_ref().and_then(|text| amount(self, "send_max", text));
+            let send_min = corridor
+                .send_min
+                .as_ref()
+                .and_then(|text| amount(self, "send_min", text));
+            let send_max = corridor
+                .send_max
+                .as_ref()
+                .and_then(|text| amount(self, "send_max", text));
             if let (Some(min), Some(max)) = (send_min, send_max)
                 && min.minor() > max.minor()
             {
@@ -373,7 +425,13 @@ impl Checker {
             };
             let quote_ttl_ms = self.within(&key("quote_ttl_ms"), corridor.quote_ttl_ms, 1_000, 86_400_000);
             let Some(fee) = fee else { continue };
-            let pricing = CorridorPricing { margin, fee, quote_ttl_ms, send_max, send_min };
+            let pricing = CorridorPricing {
+                margin,
+                fee,
+                quote_ttl_ms,
+                send_max,
+                send_min,
+            };
             let name = Corridor {
                 source_partner: source_partner.to_string(),
                 source,
@@ -402,8 +460,16 @@ impl Checker {
         let name = self.known_partner(key, name, partners)?;
         let currency = self.parse(key, code, "a code of ISO 4217 after the slash", Currency::parse)?;
         if !partners[&name].currencies.contains(&currency) {
-            let allowed: Vec<_> = partners[&name].currencies.iter().map(|currency| currency.code()).collect();
-            self.add(key, &format!("{text:?}"), &format!("a currency of {name}: {}", allowed.join(", ")));
+            let allowed: Vec<_> = partners[&name]
+                .currencies
+                .iter()
+                .map(|currency| currency.code())
+                .collect();
+            self.add(
+                key,
+                &format!("{text:?}"),
+                &format!("a currency of {name}: {}", allowed.join(", ")),
+            );
             return None;
         }
         Some((name, currency))
@@ -418,7 +484,11 @@ impl Checker {
         let name = self.parse(key, text, PartnerName::ALLOWED, PartnerName::parse)?;
         if !partners.contains_key(&name) {
             let names: Vec<_> = partners.keys().map(PartnerName::as_str).collect();
-            self.add(key, &format!("{text:?}"), &format!("a configured partner: {}", names.join(", ")));
+            self.add(
+                key,
+                &format!("{text:?}"),
+                &format!("a configured partner: {}", names.join(", ")),
+            );
             return None;
         }
         Some(name)
@@ -429,9 +499,7 @@ impl Checker {
             time::macros::format_description!("[year]-[month]-[day]");
         let date = match &raw.date {
             None => None,
-            Some(text) => {
-                Some(self.parse("rates.date", text, "a date: 2014-10-28", |text| Date::parse(text, DATE))?)
-            }
+            Some(text) => Some(self.parse("rates.date", text, "a date: 2014-10-28", |text| Date::parse(text, DATE))?),
         };
         let mut unused = |present: bool, key: &str| {
             if present {
@@ -452,13 +520,18 @@ impl Checker {
             "ecb-csv" => {
                 unused(raw.url.is_some(), "url");
                 unused(raw.ca.is_some(), "ca");
-                RateSource::CsvFile { path: self.required_path("rates.path", raw.path.as_deref())?, date }
+                RateSource::CsvFile {
+                    path: self.required_path("rates.path", raw.path.as_deref())?,
+                    date,
+                }
             }
             "ecb-xml" => {
                 unused(date.is_some(), "date");
                 unused(raw.url.is_some(), "url");
                 unused(raw.ca.is_some(), "ca");
-                RateSource::XmlFile { path: self.required_path("rates.path", raw.path.as_deref())? }
+                RateSource::XmlFile {
+                    path: self.required_path("rates.path", raw.path.as_deref())?,
+                }
             }
             "ecb-https" => {
                 unused(date.is_some(), "date");
@@ -468,17 +541,26 @@ impl Checker {
                     self.add("rates.url", &found, "https://HOST/FILE.csv or .xml");
                     return None;
                 };
-                RateSource::Https { url, ca: raw.ca.as_deref().map(|path| self.path(path)) }
+                RateSource::Https {
+                    url,
+                    ca: raw.ca.as_deref().map(|path| self.path(path)),
+                }
             }
             other => {
-                self.add("rates.source", &format!("{other:?}"), "sample, ecb-csv, ecb-xml, ecb-https");
+                self.add(
+                    "rates.source",
+                    &format!("{other:?}"),
+                    "sample, ecb-csv, ecb-xml, ecb-https",
+                );
                 return None;
             }
         };
-        let deviation_max =
-            self.parse("rates.deviation_max", &raw.deviation_max, "a fraction above 0: \"0.1\"", |text| {
-                Decimal::from_str_exact(text)
-            })?;
+        let deviation_max = self.parse(
+            "rates.deviation_max",
+            &raw.deviation_max,
+            "a fraction above 0: \"0.1\"",
+            |text| Decimal::from_str_exact(text),
+        )?;
         if deviation_max <= Decimal::ZERO {
             self.add("rates.deviation_max", &raw.deviation_max, "a fraction above 0: \"0.1\"");
         }
@@ -567,7 +649,11 @@ impl Checker {
     }
 
     fn add(&mut self, key: &str, found: &str, allowed: &str) {
-        self.problems.push(Problem { key: key.into(), found: found.into(), allowed: allowed.into() });
+        self.problems.push(Problem {
+            key: key.into(),
+            found: found.into(),
+            allowed: allowed.into(),
+        });
     }
 }
 

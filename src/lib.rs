@@ -2,11 +2,14 @@
 //!
 //! See `docs/architecture.md` for the map.
 
+pub mod api;
 pub mod authn;
 pub mod certs;
+pub mod config;
 pub mod coordinator;
 pub mod feed;
 pub mod fx;
+pub mod gateway;
 pub mod money;
 pub mod participant;
 pub mod payment;

@@ -31,7 +31,10 @@ impl Caller {
             .map_err(|error| unknown(format!("the client certificate names nobody: {error}")))?;
         if principal.trust_domain() != shared.trust_domain {
             let found = principal.spiffe_uri();
-            return Err(unknown(format!("{found} is not of the trust domain {}", shared.trust_domain)));
+            return Err(unknown(format!(
+                "{found} is not of the trust domain {}",
+                shared.trust_domain
+            )));
         }
         match principal.role() {
             Role::Operator => Ok(Self::Operator(principal.name().into())),
@@ -41,9 +44,10 @@ impl Caller {
                 .find(|(identity, _)| identity == principal)
                 .map(|(_, name)| Self::Partner(name.clone()))
                 .ok_or_else(|| unknown(format!("{} is not a configured partner", principal.spiffe_uri()))),
-            Role::Gateway => {
-                Err(ApiError::new(ErrorReason::RoleForbidden, "a gateway's certificate does not call gateways"))
-            }
+            Role::Gateway => Err(ApiError::new(
+                ErrorReason::RoleForbidden,
+                "a gateway's certificate does not call gateways",
+            )),
         }
     }
 
@@ -68,6 +72,7 @@ impl Caller {
 
     /// Whether the caller may know of the payment at all.
     pub(super) fn may_see(&self, transaction: &Transaction) -> bool {
-        self.confined_to().is_none_or(|partner| transaction.terms.concerns(partner))
+        self.confined_to()
+            .is_none_or(|partner| transaction.terms.concerns(partner))
     }
 }

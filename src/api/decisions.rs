@@ -8,9 +8,7 @@ use super::{
 };
 use crate::{
     coordinator::protocol::Decision,
-    pb::gateway::v1::{
-        self as pb, decision_service_server::DecisionService, get_decision_response::Decision as Wire,
-    },
+    pb::gateway::v1::{self as pb, decision_service_server::DecisionService, get_decision_response::Decision as Wire},
     wire::timestamp,
 };
 
@@ -24,7 +22,10 @@ impl DecisionService for Api {
         let id = decode::payment_name("payment", &request.get_ref().payment)?;
         let Some(transaction) = self.shared.coordinator.find(id).await.map_err(ApiError::from)? else {
             // Presumed abort: no Prepare leaves before its payment is durable, so nobody can hold anything for it.
-            return Ok(Response::new(pb::GetDecisionResponse { decision: Wire::Abort.into(), retry_time: None }));
+            return Ok(Response::new(pb::GetDecisionResponse {
+                decision: Wire::Abort.into(),
+                retry_time: None,
+            }));
         };
         if let Some(partner) = caller.confined_to()
             && !transaction.terms.takes_part(partner)
@@ -32,8 +33,14 @@ impl DecisionService for Api {
             return Err(ApiError::new(ErrorReason::PaymentNotFound, format!("payment: no payment {id}")).into());
         }
         let answer = match transaction.decision() {
-            Some(Decision::Commit) => pb::GetDecisionResponse { decision: Wire::Commit.into(), retry_time: None },
-            Some(Decision::Abort(_)) => pb::GetDecisionResponse { decision: Wire::Abort.into(), retry_time: None },
+            Some(Decision::Commit) => pb::GetDecisionResponse {
+                decision: Wire::Commit.into(),
+                retry_time: None,
+            },
+            Some(Decision::Abort(_)) => pb::GetDecisionResponse {
+                decision: Wire::Abort.into(),
+                retry_time: None,
+            },
             None => pb::GetDecisionResponse {
                 decision: Wire::Pending.into(),
                 retry_time: Some(timestamp(transaction.terms.decide_by_ms + 1)),

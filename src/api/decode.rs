@@ -80,23 +80,34 @@ pub fn order(request: &pb::CreatePaymentRequest) -> Result<Order, ApiError> {
     let payee = fields.party("payment.payee", payee.as_ref());
     let pricing = match pricing {
         None => {
-            fields.add(ErrorReason::FieldMissing, "payment.pricing", "neither quote nor market is set");
+            fields.add(
+                ErrorReason::FieldMissing,
+                "payment.pricing",
+                "neither quote nor market is set",
+            );
             None
         }
-        Some(pb::payment::Pricing::Quote(name)) => {
-            fields.resource("payment.quote", name, "quotes/{quote}", QuoteId::parse_name).map(OrderPricing::Quote)
-        }
+        Some(pb::payment::Pricing::Quote(name)) => fields
+            .resource("payment.quote", name, "quotes/{quote}", QuoteId::parse_name)
+            .map(OrderPricing::Quote),
         Some(pb::payment::Pricing::Market(market)) => fields.market("payment.market", market).map(OrderPricing::Market),
     };
     if let (Some(payer), Some(payee)) = (&payer, &payee)
         && payer == payee
     {
-        fields.add(ErrorReason::SameAccount, "payment.payee.account", "is the payer's own account");
+        fields.add(
+            ErrorReason::SameAccount,
+            "payment.payee.account",
+            "is the payer's own account",
+        );
     }
     match (request_id, payer, payee, pricing) {
-        (Some(request_id), Some(payer), Some(payee), Some(pricing)) if fields.violations.is_empty() => {
-            Ok(Order { request_id, payer, payee, pricing })
-        }
+        (Some(request_id), Some(payer), Some(payee), Some(pricing)) if fields.violations.is_empty() => Ok(Order {
+            request_id,
+            payer,
+            payee,
+            pricing,
+        }),
         _ => Err(fields.refuse()),
     }
 }
@@ -146,16 +157,31 @@ pub fn quote_order(request: &pb::CreateQuoteRequest) -> Result<QuoteOrder, ApiEr
         && source == target
         && payer == payee
     {
-        fields.add(ErrorReason::SameAccount, "quote.payee_account", "is the payer's own account");
+        fields.add(
+            ErrorReason::SameAccount,
+            "quote.payee_account",
+            "is the payer's own account",
+        );
     }
     let fixed_send = fields.fixed_side("quote.fixed_side", *fixed_side);
-    let pair = ends.as_ref().map(|(_, (source, target))| Pair { source: *source, target: *target });
+    let pair = ends.as_ref().map(|(_, (source, target))| Pair {
+        source: *source,
+        target: *target,
+    });
     let amount = fields.fixed_amount("quote.amount", amount.as_ref(), fixed_send, pair);
     match (ends, pair, fixed_send, amount) {
         (Some(((source_partner, target_partner), _)), Some(pair), Some(fixed_send), Some(amount))
             if fields.violations.is_empty() =>
         {
-            Ok(QuoteOrder { source_partner, target_partner, payer_account, payee_account, pair, fixed_send, amount })
+            Ok(QuoteOrder {
+                source_partner,
+                target_partner,
+                payer_account,
+                payee_account,
+                pair,
+                fixed_send,
+                amount,
+            })
         }
         _ => Err(fields.refuse()),
     }
@@ -184,7 +210,10 @@ pub fn rate_name(field: &str, text: &str) -> Result<Pair, ApiError> {
     });
     let pair = codes.and_then(|(source, target)| {
         let (source, target) = (fields.currency(field, &source), fields.currency(field, &target));
-        Some(Pair { source: source?, target: target? })
+        Some(Pair {
+            source: source?,
+            target: target?,
+        })
     });
     pair.ok_or_else(|| fields.refuse())
 }
@@ -206,7 +235,11 @@ struct Fields {
 
 impl Fields {
     fn add(&mut self, reason: ErrorReason, field: &str, description: impl Into<String>) {
-        self.violations.push(Violation { reason, field: field.into(), description: description.into() });
+        self.violations.push(Violation {
+            reason,
+            field: field.into(),
+            description: description.into(),
+        });
     }
 
     fn refuse(self) -> ApiError {
@@ -215,7 +248,11 @@ impl Fields {
 
     fn output_only(&mut self, field: &str, is_empty: bool) {
         if !is_empty {
-            self.add(ErrorReason::FieldOutputOnly, field, "is set by the server; leave it empty");
+            self.add(
+                ErrorReason::FieldOutputOnly,
+                field,
+                "is set by the server; leave it empty",
+            );
         }
     }
 
@@ -234,18 +271,20 @@ impl Fields {
     }
 
     fn optional<T>(&mut self, field: &str, text: &str, parse: impl FnOnce(&str) -> Result<T, NameError>) -> Option<T> {
-        if text.is_empty() { None } else { self.name(field, text, parse) }
+        if text.is_empty() {
+            None
+        } else {
+            self.name(field, text, parse)
+        }
     }
 
-    fn resource<T>(
-        &mut self,
-        field: &str,
-        text: &str,
-        form: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    fn resource<T>(&mut self, field: &str, text: &str, form: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         if text.is_empty() {
-            self.add(ErrorReason::FieldMissing, field, format!("is empty; a name of the form {form}"));
+            self.add(
+                ErrorReason::FieldMissing,
+                field,
+                format!("is empty; a name of the form {form}"),
+            );
             return None;
         }
         let parsed = parse(text);
@@ -273,12 +312,19 @@ impl Fields {
         };
         let partner = self.partner(&format!("{field}.partner"), &party.partner);
         let account = self.name(&format!("{field}.account"), &party.account, AccountId::parse);
-        Some(Party { partner: partner?, account: account? })
+        Some(Party {
+            partner: partner?,
+            account: account?,
+        })
     }
 
     fn currency(&mut self, field: &str, code: &str) -> Option<Currency> {
         if code.is_empty() {
-            self.add(ErrorReason::FieldMissing, field, "is empty; a code of ISO 4217, such as USD");
+            self.add(
+                ErrorReason::FieldMissing,
+                field,
+                "is empty; a code of ISO 4217, such as USD",
+            );
             return None;
         }
         match Currency::parse(code) {
@@ -296,7 +342,11 @@ impl Fields {
             Ok(FixedSide::Send) => Some(true),
             Ok(FixedSide::Receive) => Some(false),
             Ok(FixedSide::Unspecified) => {
-                self.add(ErrorReason::FieldMissing, field, "is missing; FIXED_SIDE_SEND or FIXED_SIDE_RECEIVE");
+                self.add(
+                    ErrorReason::FieldMissing,
+                    field,
+                    "is missing; FIXED_SIDE_SEND or FIXED_SIDE_RECEIVE",
+                );
                 None
             }
             Err(_) => {
@@ -316,7 +366,11 @@ impl Fields {
         let currency = self.currency(&format!("{field}.currency"), &money.currency)?;
         let field = &format!("{field}.amount");
         if money.amount.is_empty() {
-            self.add(ErrorReason::FieldMissing, field, "is empty; a decimal string such as \"12.34\"");
+            self.add(
+                ErrorReason::FieldMissing,
+                field,
+                "is empty; a decimal string such as \"12.34\"",
+            );
             return None;
         }
         match Amount::parse(currency, &money.amount) {
@@ -361,12 +415,20 @@ impl Fields {
         let pair = source.zip(target).map(|(source, target)| Pair { source, target });
         let amount = self.fixed_amount(&format!("{field}.amount"), market.amount.as_ref(), fixed_send, pair);
         let worst_rate = pair.and_then(|pair| self.rate(&format!("{field}.worst_rate"), pair, &market.worst_rate));
-        Some(MarketOrder { fixed_send: fixed_send?, amount: amount?, worst_rate: worst_rate? })
+        Some(MarketOrder {
+            fixed_send: fixed_send?,
+            amount: amount?,
+            worst_rate: worst_rate?,
+        })
     }
 
     fn rate(&mut self, field: &str, pair: Pair, text: &str) -> Option<Rate> {
         if text.is_empty() {
-            self.add(ErrorReason::FieldMissing, field, "is empty; a decimal string such as \"6.10\"");
+            self.add(
+                ErrorReason::FieldMissing,
+                field,
+                "is empty; a decimal string such as \"6.10\"",
+            );
             return None;
         }
         match Rate::parse(pair.source, pair.target, text) {

@@ -21,12 +21,17 @@ pub fn payment(caller: &Caller, transaction: &Transaction) -> pb::Payment {
         Phase::Completed { decide_ms, end_ms } => {
             (pb::payment::State::Completed, Some(*decide_ms), Some(*end_ms), None)
         }
-        Phase::Aborting { outcome, decide_ms } => {
-            (pb::payment::State::Aborting, Some(*decide_ms), None, Some(outcome))
-        }
-        Phase::Aborted { outcome, decide_ms, end_ms } => {
-            (pb::payment::State::Aborted, Some(*decide_ms), Some(*end_ms), Some(outcome))
-        }
+        Phase::Aborting { outcome, decide_ms } => (pb::payment::State::Aborting, Some(*decide_ms), None, Some(outcome)),
+        Phase::Aborted {
+            outcome,
+            decide_ms,
+            end_ms,
+        } => (
+            pb::payment::State::Aborted,
+            Some(*decide_ms),
+            Some(*end_ms),
+            Some(outcome),
+        ),
         Phase::Disputed { outcome, decide_ms, .. } => {
             (pb::payment::State::Disputed, Some(*decide_ms), None, Some(outcome))
         }
@@ -70,8 +75,17 @@ pub fn quote(stored: &StoredQuote) -> pb::Quote {
         }),
         payer_account: account(&quote.payer_account),
         payee_account: account(&quote.payee_account),
-        fixed_side: if quote.fixed_send { pb::FixedSide::Send } else { pb::FixedSide::Receive }.into(),
-        amount: Some(money(if quote.fixed_send { conversion_.send } else { conversion_.receive })),
+        fixed_side: if quote.fixed_send {
+            pb::FixedSide::Send
+        } else {
+            pb::FixedSide::Receive
+        }
+        .into(),
+        amount: Some(money(if quote.fixed_send {
+            conversion_.send
+        } else {
+            conversion_.receive
+        })),
         conversion: Some(conversion(conversion_)),
         rate_origin: Some(origin(&quote.origin)),
         create_time: Some(timestamp(quote.create_ms)),
@@ -96,21 +110,30 @@ pub fn rate(mid: &fx::MidRate) -> pb::Rate {
 
 /// The origin of a rate as payments and quotes keep it.
 pub fn rate_origin(origin: &fx::RateOrigin) -> RateOrigin {
-    RateOrigin { source: origin.source.to_string(), date: origin.date.to_string() }
+    RateOrigin {
+        source: origin.source.to_string(),
+        date: origin.date.to_string(),
+    }
 }
 
 /// Whether the caller sees all of the payment, and if not, which branches.
 fn view<'a>(caller: &'a Caller, terms: &'a Terms) -> (bool, impl Fn(usize) -> bool + 'a) {
     let partner = caller.confined_to();
     let full = partner.is_none_or(|partner| terms.initiator == *partner);
-    (full, move |index: usize| partner.is_some_and(|partner| terms.branches[index].party.partner == *partner))
+    (full, move |index: usize| {
+        partner.is_some_and(|partner| terms.branches[index].party.partner == *partner)
+    })
 }
 
 fn terms(caller: &Caller, terms: &Terms) -> pb::Payment {
     let (full, own) = view(caller, terms);
     let party = |party: &Party, index: usize| pb::Party {
         partner: party.partner.resource(),
-        account: if full || own(index) { party.account.to_string() } else { String::new() },
+        account: if full || own(index) {
+            party.account.to_string()
+        } else {
+            String::new()
+        },
     };
     let branches = terms
         .branches
@@ -121,7 +144,11 @@ fn terms(caller: &Caller, terms: &Terms) -> pb::Payment {
             pb::PaymentBranch {
                 branch: branch.id.name().into(),
                 partner: branch.party.partner.resource(),
-                account: if shown { branch.party.account.to_string() } else { String::new() },
+                account: if shown {
+                    branch.party.account.to_string()
+                } else {
+                    String::new()
+                },
                 amount: shown.then(|| money(branch.amount)),
                 state: pb::payment_branch::State::Unspecified.into(),
                 reference: String::new(),
@@ -130,7 +157,11 @@ fn terms(caller: &Caller, terms: &Terms) -> pb::Payment {
         .collect();
     pb::Payment {
         name: terms.id.to_string(),
-        request_id: if full { terms.order.request_id.to_string() } else { String::new() },
+        request_id: if full {
+            terms.order.request_id.to_string()
+        } else {
+            String::new()
+        },
         initiator: terms.initiator.resource(),
         payer: Some(party(&terms.order.payer, 0)),
         payee: Some(party(&terms.order.payee, 1)),
@@ -151,7 +182,12 @@ fn pricing(pricing: &OrderPricing) -> pb::payment::Pricing {
     match pricing {
         OrderPricing::Quote(id) => pb::payment::Pricing::Quote(id.to_string()),
         OrderPricing::Market(market) => pb::payment::Pricing::Market(pb::payment::MarketOrder {
-            fixed_side: if market.fixed_send { pb::FixedSide::Send } else { pb::FixedSide::Receive }.into(),
+            fixed_side: if market.fixed_send {
+                pb::FixedSide::Send
+            } else {
+                pb::FixedSide::Receive
+            }
+            .into(),
             amount: Some(money(market.amount)),
             worst_rate: market.worst_rate.value_string(),
             source_currency: market.worst_rate.base().code().into(),
@@ -177,7 +213,11 @@ fn outcome(outcome: &Outcome) -> pb::Outcome {
         code: outcome.code.clone(),
         reason: outcome.reason.name().into(),
         detail: outcome.detail.clone(),
-        partner: outcome.partner.as_ref().map(payment::PartnerName::resource).unwrap_or_default(),
+        partner: outcome
+            .partner
+            .as_ref()
+            .map(payment::PartnerName::resource)
+            .unwrap_or_default(),
     }
 }
 
@@ -193,10 +233,15 @@ fn branch_state(knowledge: &Knowledge) -> pb::payment_branch::State {
 }
 
 fn origin(origin: &RateOrigin) -> pb::RateOrigin {
-    pb::RateOrigin { source: origin.source.clone(), date: origin.date.clone() }
+    pb::RateOrigin {
+        source: origin.source.clone(),
+        date: origin.date.clone(),
+    }
 }
 
 fn money(amount: Amount) -> Money {
-    Money { currency: amount.currency().code().into(), amount: amount.decimal_string() }
+    Money {
+        currency: amount.currency().code().into(),
+        amount: amount.decimal_string(),
+    }
 }
-

@@ -3,7 +3,14 @@
 use crate::payment::RequestId;
 
 const CHARS_MAX: usize = 1_000;
-const STATES: [&str; 6] = ["PREPARING", "COMMITTING", "COMPLETED", "ABORTING", "ABORTED", "DISPUTED"];
+const STATES: [&str; 6] = [
+    "PREPARING",
+    "COMMITTING",
+    "COMPLETED",
+    "ABORTING",
+    "ABORTED",
+    "DISPUTED",
+];
 
 /// What to list.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,9 +35,17 @@ pub enum FilterError {
     #[error("has no field {0:?}; state, create_time, request_id")]
     Field(String),
     #[error("{field} does not take {found:?}; {allowed}")]
-    Operator { field: &'static str, found: String, allowed: &'static str },
+    Operator {
+        field: &'static str,
+        found: String,
+        allowed: &'static str,
+    },
     #[error("{field} is {found:?}; {allowed}")]
-    Value { field: &'static str, found: String, allowed: String },
+    Value {
+        field: &'static str,
+        found: String,
+        allowed: String,
+    },
     #[error("leaves no state to list")]
     Nothing,
 }
@@ -107,7 +122,10 @@ impl Filter {
             found: value.chars().take(80).collect(),
             allowed: "an instant of RFC 3339: \"2026-01-31T00:00:00Z\"".into(),
         })?;
-        let floor_ms = time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000);
+        let floor_ms = time
+            .seconds
+            .saturating_mul(1_000)
+            .saturating_add(i64::from(time.nanos) / 1_000_000);
         let exact = time.nanos % 1_000_000 == 0;
         let ceiling_ms = if exact { floor_ms } else { floor_ms.saturating_add(1) };
         let (from_ms, before_ms) = match operator {
@@ -156,7 +174,13 @@ mod tests {
         assert_eq!(Filter::parse(" "), Ok(Filter::default()));
         assert_eq!(Filter::parse("state = COMPLETED").unwrap().states, ["COMPLETED"]);
         assert_eq!(Filter::parse("state=\"STATE_ABORTED\"").unwrap().states, ["ABORTED"]);
-        assert_eq!(Filter::parse("state != COMPLETED AND state != ABORTED").unwrap().states.len(), 4);
+        assert_eq!(
+            Filter::parse("state != COMPLETED AND state != ABORTED")
+                .unwrap()
+                .states
+                .len(),
+            4
+        );
         let times = Filter::parse(
             r#"create_time >= "1970-01-01T00:00:01Z" AND create_time < 1970-01-01T00:00:02Z AND create_time <= 1970-01-01T00:00:03Z"#,
         )
@@ -164,7 +188,10 @@ mod tests {
         assert_eq!((times.from_ms, times.before_ms), (Some(1_000), Some(2_000)));
         let within = Filter::parse("create_time > 1970-01-01T00:00:00.0005Z").unwrap();
         assert_eq!(within.from_ms, Some(1));
-        assert_eq!(Filter::parse("request_id = r-1").unwrap().request_id.unwrap().as_str(), "r-1");
+        assert_eq!(
+            Filter::parse("request_id = r-1").unwrap().request_id.unwrap().as_str(),
+            "r-1"
+        );
     }
 
     #[test]
@@ -186,6 +213,11 @@ mod tests {
             let error = Filter::parse(text).unwrap_err().to_string();
             assert!(error.contains(needle), "{text}: {error}");
         }
-        assert!(Filter::parse(&"x".repeat(1_001)).unwrap_err().to_string().contains("1001 characters"));
+        assert!(
+            Filter::parse(&"x".repeat(1_001))
+                .unwrap_err()
+                .to_string()
+                .contains("1001 characters")
+        );
     }
 }

@@ -57,14 +57,21 @@ where
 
 fn translate(response: Response<Body>) -> Response<Body> {
     // An answer without a message carries its status in the headers.
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let Some(problem) = status.message().strip_prefix(DECODE_FAILED) else { return response };
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let Some(problem) = status.message().strip_prefix(DECODE_FAILED) else {
+        return response;
+    };
     if status.code() != Code::Internal {
         return response;
     }
     let error = match path(problem) {
         Some(field) => ApiError::field(ErrorReason::RequestMalformed, &field, problem),
-        None => ApiError::new(ErrorReason::RequestMalformed, format!("the message cannot be decoded: {problem}")),
+        None => ApiError::new(
+            ErrorReason::RequestMalformed,
+            format!("the message cannot be decoded: {problem}"),
+        ),
     };
     Status::from(error).into_http()
 }
@@ -88,9 +95,13 @@ mod tests {
 
     #[test]
     fn the_path_is_read_from_what_prost_says() {
-        let nested = "CreatePaymentRequest.payment: Payment.payer: Party.account: invalid string value: data is not UTF-8";
+        let nested =
+            "CreatePaymentRequest.payment: Payment.payer: Party.account: invalid string value: data is not UTF-8";
         assert_eq!(path(nested).as_deref(), Some("payment.payer.account"));
-        assert_eq!(path("GetPaymentRequest.name: invalid string value: data is not UTF-8").as_deref(), Some("name"));
+        assert_eq!(
+            path("GetPaymentRequest.name: invalid string value: data is not UTF-8").as_deref(),
+            Some("name")
+        );
         assert_eq!(path("invalid wire type value: 7"), None);
     }
 }

@@ -62,8 +62,11 @@ impl Api {
         clock: Clock,
         closing: CancellationToken,
     ) -> Self {
-        let identities =
-            config.partners.iter().map(|(name, partner)| (partner.identity.clone(), name.clone())).collect();
+        let identities = config
+            .partners
+            .iter()
+            .map(|(name, partner)| (partner.identity.clone(), name.clone()))
+            .collect();
         Self {
             shared: Arc::new(Shared {
                 coordinator,

@@ -68,9 +68,15 @@ mod tests {
     #[test]
     fn tokens_lead_back_for_the_same_query_only() {
         let caller = |name| Caller::Partner(PartnerName::parse(name).unwrap());
-        let position = ListPosition { begin_ms: 1_234, id: PaymentId::from_bytes([7; 16]) };
+        let position = ListPosition {
+            begin_ms: 1_234,
+            id: PaymentId::from_bytes([7; 16]),
+        };
         let token = PageToken::text(position, &caller("a"), "state = ABORTED");
-        assert_eq!(PageToken::parse(&token, &caller("a"), "state = ABORTED"), Some(position));
+        assert_eq!(
+            PageToken::parse(&token, &caller("a"), "state = ABORTED"),
+            Some(position)
+        );
         assert_eq!(PageToken::parse(&token, &caller("a"), ""), None);
         assert_eq!(PageToken::parse(&token, &caller("b"), "state = ABORTED"), None);
         assert_eq!(PageToken::parse(&token[1..], &caller("a"), "state = ABORTED"), None);

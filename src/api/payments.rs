@@ -12,8 +12,9 @@ use super::{
     Api, Caller, Shared, decode, encode,
     filter::Filter,
     page::PageToken,
-    quotes, watch,
+    quotes,
     status::{ApiError, ErrorReason, Violation},
+    watch,
 };
 use crate::{
     coordinator::{
@@ -89,7 +90,9 @@ pub(super) async fn visible(
     let transaction = shared.coordinator.find(id).await?;
     transaction
         .filter(|transaction| caller.may_see(transaction))
-        .ok_or_else(|| ApiError::new(ErrorReason::PaymentNotFound, format!("{field}: no payment {id}")).with("field", field))
+        .ok_or_else(|| {
+            ApiError::new(ErrorReason::PaymentNotFound, format!("{field}: no payment {id}")).with("field", field)
+        })
 }
 
 async fn create(
@@ -127,9 +130,7 @@ async fn begun(shared: &Shared, handle: Handle, id: PaymentId) -> Result<Arc<Tra
     match handle.begun().await {
         Ok(transaction) => Ok(transaction),
         // A twin of this call lost the race for the quote to this payment itself: then it is there.
-        Err(error @ BeginError::QuoteTaken { .. }) => {
-            shared.coordinator.find(id).await?.ok_or_else(|| error.into())
-        }
+        Err(error @ BeginError::QuoteTaken { .. }) => shared.coordinator.find(id).await?.ok_or_else(|| error.into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -157,7 +158,11 @@ async fn terms(
             if !mismatches.is_empty() {
                 return Err(quote_mismatch(&mismatches));
             }
-            shared.corridor(&initiator, &corridor(quote.source_currency(), quote.target_currency()), "payment")?;
+            shared.corridor(
+                &initiator,
+                &corridor(quote.source_currency(), quote.target_currency()),
+                "payment",
+            )?;
             if stored.taken_by.is_some_and(|by| by != id) {
                 return Err(BeginError::QuoteTaken { by: stored.taken_by }.into());
             }
@@ -168,8 +173,16 @@ async fn terms(
             let corridor = corridor(source, target);
             let corridor_terms = shared.corridor(&initiator, &corridor, "payment")?;
             let field = "payment.market.amount";
-            let priced =
-                shared.price(&corridor, corridor_terms, market.fixed_send, market.amount, field, now_ms).await?;
+            let priced = shared
+                .price(
+                    &corridor,
+                    corridor_terms,
+                    market.fixed_send,
+                    market.amount,
+                    field,
+                    now_ms,
+                )
+                .await?;
             if priced.conversion.rate.value() < market.worst_rate.value() {
                 let (found, allowed) = (priced.conversion.rate.value_string(), market.worst_rate.value_string());
                 return Err(ApiError::new(
@@ -211,9 +224,16 @@ fn decide_by_ms(
         // At its expiry a quote is lapsed already.
         let left_ms = expire_ms - 1 - now_ms;
         if left_ms < voting_min_ms {
-            let when = if left_ms < 0 { "has lapsed" } else { "would lapse before the payment could be decided" };
-            return Err(ApiError::new(ErrorReason::QuoteExpired, format!("payment.quote: the quote {when}; make a new one"))
-                .with("field", "payment.quote"));
+            let when = if left_ms < 0 {
+                "has lapsed"
+            } else {
+                "would lapse before the payment could be decided"
+            };
+            return Err(ApiError::new(
+                ErrorReason::QuoteExpired,
+                format!("payment.quote: the quote {when}; make a new one"),
+            )
+            .with("field", "payment.quote"));
         }
         voting_ms = voting_ms.min(left_ms);
     }
@@ -250,7 +270,11 @@ fn same_order(transaction: &Transaction, order: &Order) -> Result<(), ApiError> 
         .collect();
     Err(ApiError::new(
         ErrorReason::RequestIdReused,
-        format!("request_id {request_id} belongs to {}, which differs in {}", transaction.terms.id, fields.join(", ")),
+        format!(
+            "request_id {request_id} belongs to {}, which differs in {}",
+            transaction.terms.id,
+            fields.join(", ")
+        ),
     )
     .with("fields", fields.join(","))
     .with("payment", transaction.terms.id.to_string())
@@ -266,9 +290,12 @@ fn quote_mismatch(fields: &[&'static str]) -> ApiError {
             description: "is not what the quote was made for".into(),
         })
         .collect();
-    ApiError::new(ErrorReason::QuoteMismatch, format!("the quote was made for another {}", fields.join(", ")))
-        .with("fields", fields.join(","))
-        .with_violations(violations)
+    ApiError::new(
+        ErrorReason::QuoteMismatch,
+        format!("the quote was made for another {}", fields.join(", ")),
+    )
+    .with("fields", fields.join(","))
+    .with_violations(violations)
 }
 
 /// Waits for what the caller wants to see, or as long as its deadline lets it.
@@ -310,17 +337,27 @@ async fn cancel(shared: &Shared, caller: Caller, id: PaymentId) -> Result<pb::Pa
     match &caller {
         Caller::Partner(partner) if transaction.terms.initiator == *partner => {}
         Caller::Partner(_) | Caller::Operator(_) => {
-            return Err(ApiError::new(ErrorReason::NotInitiator, "only the partner that created a payment cancels it"));
+            return Err(ApiError::new(
+                ErrorReason::NotInitiator,
+                "only the partner that created a payment cancels it",
+            ));
         }
     }
-    let outcome = Outcome::new(Reason::Cancelled, "cancelled by its initiator", Some(&transaction.terms.initiator));
+    let outcome = Outcome::new(
+        Reason::Cancelled,
+        "cancelled by its initiator",
+        Some(&transaction.terms.initiator),
+    );
     let transaction = shared.coordinator.cancel(id, outcome).await?;
     match transaction.decision() {
         Some(Decision::Abort(_)) => Ok(encode::payment(&caller, &transaction)),
         Some(Decision::Commit) => {
             let state = transaction.phase.name();
-            Err(ApiError::new(ErrorReason::PaymentDecided, format!("commit is decided; the payment is {state}"))
-                .with("state", state))
+            Err(ApiError::new(
+                ErrorReason::PaymentDecided,
+                format!("commit is decided; the payment is {state}"),
+            )
+            .with("state", state))
         }
         // Not driven at this moment: recovery will take it up.
         None => Err(StoreError::Unavailable("the payment is not being driven; try again".into()).into()),
@@ -340,9 +377,8 @@ async fn list(
         }
         size => size.min(PAGE_SIZE_MAX),
     } as usize;
-    let filter = Filter::parse(&request.filter).map_err(|problem| {
-        ApiError::field(ErrorReason::FilterInvalid, "filter", problem.to_string())
-    })?;
+    let filter = Filter::parse(&request.filter)
+        .map_err(|problem| ApiError::field(ErrorReason::FilterInvalid, "filter", problem.to_string()))?;
     if filter.request_id.is_some() && caller.confined_to().is_none() {
         let description = "request_id is a partner's own; an operator cannot filter by it";
         return Err(ApiError::field(ErrorReason::FilterInvalid, "filter", description));
@@ -373,14 +409,20 @@ async fn list(
         let state = fold(&history.records)
             .map_err(|impossible| StoreError::Damaged(format!("{}: {impossible}", history.id)))?;
         let State::Present(transaction) = state else { continue };
-        last = Some(ListPosition { begin_ms: transaction.terms.begin_ms, id: transaction.terms.id });
+        last = Some(ListPosition {
+            begin_ms: transaction.terms.begin_ms,
+            id: transaction.terms.id,
+        });
         payments.push(encode::payment(caller, &transaction));
     }
     let next_page_token = match last {
         Some(position) if more => PageToken::text(position, caller, &request.filter),
         _ => String::new(),
     };
-    Ok(pb::ListPaymentsResponse { payments, next_page_token })
+    Ok(pb::ListPaymentsResponse {
+        payments,
+        next_page_token,
+    })
 }
 
 /// When the caller stops waiting.

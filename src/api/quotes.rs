@@ -45,7 +45,9 @@ async fn create(
     };
     let terms = shared.corridor(&owner, &corridor, "quote.corridor")?;
     let now_ms = shared.now_ms();
-    let priced = shared.price(&corridor, terms, order.fixed_send, order.amount, "quote.amount", now_ms).await?;
+    let priced = shared
+        .price(&corridor, terms, order.fixed_send, order.amount, "quote.amount", now_ms)
+        .await?;
     let quote = Quote {
         id: QuoteId::from_random(uuid::Uuid::new_v4().into_bytes()),
         owner,
@@ -74,7 +76,9 @@ pub(super) async fn find(
     stored
         .filter(|stored| owner.is_none_or(|owner| stored.quote.owner == *owner))
         // The same answer for another's as for none: its existence is not the caller's business.
-        .ok_or_else(|| ApiError::new(ErrorReason::QuoteNotFound, format!("{field}: no quote {id}")).with("field", field))
+        .ok_or_else(|| {
+            ApiError::new(ErrorReason::QuoteNotFound, format!("{field}: no quote {id}")).with("field", field)
+        })
 }
 
 /// A price and the mid rate that it is made of.
@@ -91,16 +95,24 @@ impl Shared {
         corridor: &Corridor,
         field: &'static str,
     ) -> Result<&CorridorTerms, ApiError> {
-        self.corridors.get(corridor).filter(|terms| terms.initiators.contains(initiator)).ok_or_else(|| {
-            let Corridor { source_partner, source, target_partner, target } = corridor;
-            let what = format!("{source_partner}/{source} -> {target_partner}/{target}");
-            ApiError::new(
-                ErrorReason::CorridorForbidden,
-                format!("{field}: {initiator} may not initiate on {what}, or there is no such corridor"),
-            )
-            .with("field", field)
-            .with("corridor", what)
-        })
+        self.corridors
+            .get(corridor)
+            .filter(|terms| terms.initiators.contains(initiator))
+            .ok_or_else(|| {
+                let Corridor {
+                    source_partner,
+                    source,
+                    target_partner,
+                    target,
+                } = corridor;
+                let what = format!("{source_partner}/{source} -> {target_partner}/{target}");
+                ApiError::new(
+                    ErrorReason::CorridorForbidden,
+                    format!("{field}: {initiator} may not initiate on {what}, or there is no such corridor"),
+                )
+                .with("field", field)
+                .with("corridor", what)
+            })
     }
 
     /// Prices an amount at the mid rate of the moment.
@@ -114,7 +126,11 @@ impl Shared {
         now_ms: i64,
     ) -> Result<Priced, ApiError> {
         let mid = self.rates.mid(corridor.source, corridor.target, now_ms).await?;
-        let fixed = if fixed_send { FixedSide::Send(amount) } else { FixedSide::Receive(amount) };
+        let fixed = if fixed_send {
+            FixedSide::Send(amount)
+        } else {
+            FixedSide::Receive(amount)
+        };
         let conversion = price(fixed, mid.rate, &terms.pricing).map_err(|error| conversion_error(error, field))?;
         Ok(Priced { conversion, mid })
     }

@@ -10,7 +10,11 @@ impl RateService for Api {
     async fn get_rate(&self, request: Request<pb::GetRateRequest>) -> Result<Response<pb::Rate>, Status> {
         Caller::of(&self.shared, &request)?;
         let pair = decode::rate_name("name", &request.get_ref().name)?;
-        let mid = self.shared.rates.mid(pair.source, pair.target, self.shared.now_ms()).await;
+        let mid = self
+            .shared
+            .rates
+            .mid(pair.source, pair.target, self.shared.now_ms())
+            .await;
         Ok(Response::new(encode::rate(&mid.map_err(ApiError::from)?)))
     }
 
@@ -20,7 +24,14 @@ impl RateService for Api {
     ) -> Result<Response<pb::ListRatesResponse>, Status> {
         Caller::of(&self.shared, &request)?;
         let base = decode::optional_currency("source_currency", &request.get_ref().source_currency)?;
-        let rates = self.shared.rates.list(base, self.shared.now_ms()).await.map_err(ApiError::from)?;
-        Ok(Response::new(pb::ListRatesResponse { rates: rates.iter().map(encode::rate).collect() }))
+        let rates = self
+            .shared
+            .rates
+            .list(base, self.shared.now_ms())
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(pb::ListRatesResponse {
+            rates: rates.iter().map(encode::rate).collect(),
+        }))
     }
 }

@@ -146,7 +146,13 @@ pub struct ApiError {
 impl ApiError {
     /// A refusal with its reason, and in words what was found and what is allowed.
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: Vec::new(), violations: Vec::new(), retry_after: None }
+        Self {
+            reason,
+            message: message.into(),
+            metadata: Vec::new(),
+            violations: Vec::new(),
+            retry_after: None,
+        }
     }
 
     /// A refusal because of these fields (at least one).
@@ -161,7 +167,11 @@ impl ApiError {
 
     /// A refusal because of one field.
     pub fn field(reason: ErrorReason, field: &str, description: impl Into<String>) -> Self {
-        Self::fields(vec![Violation { reason, field: field.into(), description: description.into() }])
+        Self::fields(vec![Violation {
+            reason,
+            field: field.into(),
+            description: description.into(),
+        }])
     }
 
     /// With something that a program can use.
@@ -190,8 +200,11 @@ impl ApiError {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let mut metadata: HashMap<String, String> =
-            error.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut metadata: HashMap<String, String> = error
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         if let Some(first) = error.violations.first() {
             metadata.entry("field".into()).or_insert_with(|| first.field.clone());
         }
@@ -225,7 +238,10 @@ impl From<StoreError> for ApiError {
             StoreError::Damaged(_) => {
                 // Someone must look at the file; the caller can do nothing.
                 tracing::error!(error = message, "a read met a damaged record");
-                Self::new(ErrorReason::StoreDamaged, "the stored record cannot be read; the operators are told")
+                Self::new(
+                    ErrorReason::StoreDamaged,
+                    "the stored record cannot be read; the operators are told",
+                )
             }
         }
     }
@@ -234,14 +250,16 @@ impl From<StoreError> for ApiError {
 impl From<BeginError> for ApiError {
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::QuoteTaken { by: Some(_) } => {
-                Self::new(ErrorReason::QuoteUsed, "the quote was used by another payment; make a new one")
-                    .with("field", "payment.quote")
-            }
-            BeginError::QuoteTaken { by: None } => {
-                Self::new(ErrorReason::QuoteNotFound, "the quote is no longer there; make a new one")
-                    .with("field", "payment.quote")
-            }
+            BeginError::QuoteTaken { by: Some(_) } => Self::new(
+                ErrorReason::QuoteUsed,
+                "the quote was used by another payment; make a new one",
+            )
+            .with("field", "payment.quote"),
+            BeginError::QuoteTaken { by: None } => Self::new(
+                ErrorReason::QuoteNotFound,
+                "the quote is no longer there; make a new one",
+            )
+            .with("field", "payment.quote"),
             BeginError::Draining => draining(),
             BeginError::Store(error) => error.into(),
         }
@@ -274,8 +292,11 @@ impl From<FxError> for ApiError {
 
 /// The refusal while the gateway drains.
 pub fn draining() -> ApiError {
-    ApiError::new(ErrorReason::Draining, "the gateway is draining; nothing was started, call another or again")
-        .retry_after(Duration::from_secs(1))
+    ApiError::new(
+        ErrorReason::Draining,
+        "the gateway is draining; nothing was started, call another or again",
+    )
+    .retry_after(Duration::from_secs(1))
 }
 
 /// Which reason a value from `money` was refused for.
@@ -294,12 +315,12 @@ pub fn money_reason(error: &MoneyError) -> ErrorReason {
 pub fn conversion_error(error: ConversionError, field: &str) -> ApiError {
     let message = format!("{field}: {error}");
     match error {
-        ConversionError::AmountTooSmall { minimum, .. } => {
-            ApiError::new(ErrorReason::AmountTooSmall, message).with("field", field).with("minimum", minimum.to_string())
-        }
-        ConversionError::AmountTooLarge { maximum, .. } => {
-            ApiError::new(ErrorReason::AmountTooLarge, message).with("field", field).with("maximum", maximum.to_string())
-        }
+        ConversionError::AmountTooSmall { minimum, .. } => ApiError::new(ErrorReason::AmountTooSmall, message)
+            .with("field", field)
+            .with("minimum", minimum.to_string()),
+        ConversionError::AmountTooLarge { maximum, .. } => ApiError::new(ErrorReason::AmountTooLarge, message)
+            .with("field", field)
+            .with("maximum", maximum.to_string()),
         ConversionError::CurrencyMismatch { .. } => ApiError::new(ErrorReason::CurrencyMismatch, message),
         _ => ApiError::new(ErrorReason::RateUnknown, message),
     }

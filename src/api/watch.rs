@@ -37,10 +37,12 @@ pub(super) async fn open(
     let after = match request.resume_token.as_str() {
         "" => feed.head(),
         "start" => 0,
-        token => ResumeToken::parse(token).filter(|sequence| *sequence <= feed.head()).ok_or_else(|| {
-            let description = "is not a token of this feed; leave it empty, or say \"start\"";
-            ApiError::field(ErrorReason::ResumeTokenInvalid, "resume_token", description)
-        })?,
+        token => ResumeToken::parse(token)
+            .filter(|sequence| *sequence <= feed.head())
+            .ok_or_else(|| {
+                let description = "is not a token of this feed; leave it empty, or say \"start\"";
+                ApiError::field(ErrorReason::ResumeTokenInvalid, "resume_token", description)
+            })?,
     };
     let only = match request.payment.as_str() {
         "" => None,
@@ -51,7 +53,13 @@ pub(super) async fn open(
         }
     };
     let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
-    let watcher = Watcher { shared: Arc::clone(shared), caller, only, feed, sender };
+    let watcher = Watcher {
+        shared: Arc::clone(shared),
+        caller,
+        only,
+        feed,
+        sender,
+    };
     tokio::spawn(watcher.run(after));
     Ok(ReceiverStream::new(receiver))
 }
@@ -84,7 +92,10 @@ impl Watcher {
 
     /// Sends changes for ever; answers why it stopped, if anybody is there to hear it.
     async fn follow(&mut self, mut after: u64) -> Option<ApiError> {
-        let hello = pb::WatchPaymentsResponse { payment: None, resume_token: ResumeToken::text(after) };
+        let hello = pb::WatchPaymentsResponse {
+            payment: None,
+            resume_token: ResumeToken::text(after),
+        };
         self.sender.send(Ok(hello)).await.ok()?;
         loop {
             let changes = match self.feed.recent(after, PAGE) {
@@ -108,7 +119,9 @@ impl Watcher {
     }
 
     fn message(&self, change: &Change) -> Option<pb::WatchPaymentsResponse> {
-        let State::Present(transaction) = &change.state else { return None };
+        let State::Present(transaction) = &change.state else {
+            return None;
+        };
         if self.only.is_some_and(|id| id != transaction.terms.id) || !self.caller.may_see(transaction) {
             return None;
         }

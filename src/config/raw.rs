@@ -117,7 +117,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 64 * 1024, connections: 10_000, streams_per_connection: 10_000, handshake_ms: 10_000 }
+        Self {
+            message_bytes: 64 * 1024,
+            connections: 10_000,
+            streams_per_connection: 10_000,
+            handshake_ms: 10_000,
+        }
     }
 }
 

