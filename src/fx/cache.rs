@@ -212,7 +212,7 @@ impl Rates {
     pub async fn list(&self, base: Option<Currency>, now_ms: i64) -> Result<Vec<MidRate>, FxError> {
         let snapshot = self.snapshot(now_ms).await?;
         let base = base.unwrap_or(snapshot.table.base());
-        // Says that the base is unknown, which the pairs below would say of a source with no other currency never.
+        // An unknown base is an error; the pairs below would only leave an empty list of it.
         snapshot.table.mid(base, snapshot.table.base())?;
         let others = snapshot.table.currencies().filter(|currency| *currency != base);
         // A pair whose rate cannot be held cannot be quoted either: it is not on the list.
@@ -771,6 +771,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(script.fetches(), 2);
+        // Nor do they queue up behind it.
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
         script.gate.add_permits(1);
         eventually("the refreshed table is served", async || {
             usd(&rates, now()).await == "1.26"
@@ -884,34 +886,51 @@ mod tests {
                 ..config()
             },
         );
-        let error = rates.mid(Currency::EUR, Currency::USD, now()).await.unwrap_err();
+        let asked = rates.mid(Currency::EUR, Currency::USD, now());
+        let error = tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .unwrap()
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "rate source script unavailable: no answer within 50 ms"
         );
     }
 
+    /// A source that panics at its fetches of even number, from 0.
+    struct Panics(AtomicUsize);
+
+    impl RateSource for Panics {
+        fn name(&self) -> &str {
+            "panics"
+        }
+
+        fn fetch(&self) -> FetchFuture<'_> {
+            Box::pin(async {
+                let fetch = self.0.fetch_add(1, Ordering::SeqCst);
+                assert!(fetch % 2 == 1, "fetch {fetch} panics");
+                Ok(table(DAY, &[(Currency::USD, ["1.25", "1.26"][(fetch / 2).min(1)])]))
+            })
+        }
+    }
+
     #[tokio::test]
     async fn a_source_that_panics_leaves_the_cache_working() {
-        struct Panics(AtomicUsize);
-        impl RateSource for Panics {
-            fn name(&self) -> &str {
-                "panics"
-            }
-            fn fetch(&self) -> FetchFuture<'_> {
-                Box::pin(async {
-                    assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "the first fetch panics");
-                    Ok(usual())
-                })
-            }
-        }
-        let rates = Rates::new(Panics(AtomicUsize::new(0)), config());
+        let rates = Rates::new(
+            Panics(AtomicUsize::new(0)),
+            RatesConfig {
+                refresh_after: Duration::ZERO,
+                ..config()
+            },
+        );
         let first = tokio::spawn({
             let rates = rates.clone();
             async move { rates.mid(Currency::EUR, Currency::USD, now()).await }
         });
         assert!(first.await.unwrap_err().is_panic());
         assert_eq!(usd(&rates, now()).await, "1.25");
+        // The first refresh panics too; the second one comes all the same.
+        eventually("the second refresh", async || usd(&rates, now()).await == "1.26").await;
     }
 
     #[tokio::test]

@@ -9,10 +9,8 @@ use csv::StringRecord;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use time::Date;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
-use super::table::RateTable;
+use super::table::{self, RateTable};
 use crate::money::{Currency, Rate};
 
 /// The name that the rates carry: reuse is free with the source named.
@@ -28,8 +26,6 @@ pub const SAMPLE: &str = include_str!("data/ecb-sample.csv");
 const NOT_AVAILABLE: &str = "N/A";
 /// Elements within elements; the bank's files have three.
 const XML_DEPTH_MAX: usize = 8;
-/// ISO 8601 calendar date.
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
 /// Why a publication could not be read. The source is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -337,7 +333,7 @@ fn text(bytes: &[u8]) -> Result<&str, EcbError> {
 }
 
 fn parse_date(text: &str, line: u64, name: &str) -> Result<Date, EcbError> {
-    Date::parse(text, DATE).map_err(|_| field(line, name, "a date YYYY-MM-DD", text))
+    table::parse_date(text).map_err(|_| field(line, name, "a date YYYY-MM-DD", text))
 }
 
 fn check_code(code: &str, line: u64) -> Result<(), EcbError> {

@@ -718,7 +718,10 @@ mod tests {
             timeout: limit,
             ..server.config("/hist.csv")
         };
-        let fetched = Https::new(config).unwrap().fetch().await;
+        let source = Https::new(config).unwrap();
+        let fetched = tokio::time::timeout(Duration::from_secs(20), source.fetch())
+            .await
+            .unwrap();
         assert!(
             matches!(fetched, Err(SourceError::Timeout { limit: got }) if got == limit),
             "{fetched:?}"
@@ -782,6 +785,14 @@ mod tests {
         })
         .unwrap_err();
         assert!(error.to_string().contains("no certificate in it"), "{error}");
+    }
+
+    #[test]
+    fn the_system_certificates_are_found_or_said_to_be_missing() {
+        let made = Https::new(HttpsConfig::new(
+            "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml",
+        ));
+        assert!(matches!(made, Ok(_) | Err(SourceError::Roots { .. })), "{made:?}");
     }
 
     #[tokio::test]

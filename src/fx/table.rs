@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
+use time::macros::format_description;
 use time::{Date, Time};
 
 use super::FxError;
@@ -178,6 +179,14 @@ impl RateTable {
     }
 }
 
+/// Reads a calendar date as a [`RateOrigin`] prints it: ISO 8601, "2014-10-28".
+///
+/// # Errors
+/// What the calendar says against it.
+pub fn parse_date(text: &str) -> Result<Date, time::error::Parse> {
+    Date::parse(text, format_description!("[year]-[month]-[day]"))
+}
+
 /// The instant at which the rates of a day count as published (15:00 UTC), in milliseconds since the Unix epoch.
 /// Staleness is counted from it.
 pub fn published_ms(date: Date) -> i64 {
@@ -272,7 +281,22 @@ mod tests {
     fn rates_count_as_published_at_three_in_the_afternoon() {
         assert_eq!(published_ms(date!(1970 - 01 - 01)), 15 * 3_600_000);
         assert_eq!(published_ms(date!(2014 - 10 - 28)), 1_414_508_400_000);
+    }
+
+    #[test]
+    fn days_print_and_read_back() {
         assert_eq!(date!(2014 - 10 - 08).to_string(), "2014-10-08");
+        assert_eq!(parse_date("2014-10-08").unwrap(), date!(2014 - 10 - 08));
+        for text in [
+            "",
+            "2014-10-8",
+            "2014-02-30",
+            "08.10.2014",
+            "2014-10-08 ",
+            "+2014-10-08T",
+        ] {
+            assert!(parse_date(text).is_err(), "{text:?}");
+        }
     }
 
     /// Significant digits of `numerator / denominator`, half to even at the 12th, by long division on the published

@@ -63,12 +63,7 @@ impl Amount {
         let digits = whole.bytes().chain(fraction.bytes());
         let read = digits
             .map(|digit| u64::from(digit - b'0'))
-            .try_fold(0u64, |minor, digit| {
-                minor
-                    .checked_mul(10)?
-                    .checked_add(digit)
-                    .filter(|minor| *minor <= MAX_MINOR)
-            });
+            .try_fold(0u64, |minor, digit| minor.checked_mul(10)?.checked_add(digit));
         let scale = 10u64.pow(allowed - found);
         let minor = read.and_then(|minor| minor.checked_mul(scale)).ok_or_else(too_large)?;
         Amount::from_minor(currency, minor)
