@@ -430,12 +430,12 @@ pub fn order(request_id: &str, payer: &str) -> pb::CreatePaymentRequest {
         target_currency: "CNY".into(),
     };
     pb::CreatePaymentRequest {
-        payment: Some(pb::Payment {
+        payment: Some(Box::new(pb::Payment {
             payer: party(APPLE, payer),
             payee: party(ALIPAY, "bob"),
             pricing: Some(pb::payment::Pricing::Market(market)),
             ..pb::Payment::default()
-        }),
+        })),
         request_id: request_id.into(),
         ..pb::CreatePaymentRequest::default()
     }
