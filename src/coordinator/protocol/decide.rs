@@ -41,7 +41,8 @@ pub fn wake_at(state: &State) -> Option<i64> {
 
 fn begin(policy: &Policy, terms: Arc<Terms>, now_ms: i64) -> Step {
     let record = Record {
-        at_ms: now_ms,
+        // The terms' own instant, not this one: what is read back must be what was answered, to the millisecond.
+        at_ms: terms.begin_ms,
         event: Event::Begun(terms),
     };
     let State::Present(transaction) = apply(State::Absent, &record) else {
