@@ -218,6 +218,17 @@ impl Network {
         self.wait_until_up().await;
     }
 
+    /// Starts a server at the partner's address with somebody else's certificate, and a store of its own.
+    pub async fn start_impostor(&mut self, name: &'static str, who: &Principal) {
+        let listener = listen(self.partner_addrs[name]).await;
+        let files = certs::files_of(&self.certs(), who);
+        let options = MockOptions::new(who.name(), files, ":memory:");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(mock::serve(options, listener, async { drop(stopped.await) }));
+        self.partners.insert(name, Partner { stop, server });
+        self.wait_until_up().await;
+    }
+
     /// As if the partner's process had died: connections are cut, nothing is answered.
     pub async fn kill_partner(&mut self, name: &str) {
         let partner = self.partners.remove(name).expect("the partner is running");
