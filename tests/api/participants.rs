@@ -271,8 +271,14 @@ async fn an_account_that_cannot_pay_or_be_paid() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_networks_refuse_and_one_of_them_is_named() {
-    let mut bench = Bench::new(Settings::default()).await;
-    let payment = bench.pay_with(0, vec![refusal("AM04")], vec![refusal("AC03")]).await;
+    let network = Network::start().await;
+    network.mock(APPLE).set_faults([refusal("AM04")]).await;
+    network.mock(ALIPAY).set_faults([refusal("AC03")]).await;
+    let payment = network
+        .partner(APPLE)
+        .create(Route::USD_CNY.send("r-1", "10"))
+        .await
+        .unwrap();
     assert_eq!(payment.state(), State::Aborted, "{payment:?}");
     let outcome = payment.outcome.unwrap();
     let by: (&str, &str) = (&outcome.reason, &outcome.partner);
@@ -291,9 +297,9 @@ async fn both_networks_refuse_and_one_of_them_is_named() {
 async fn a_hold_that_is_let_go_before_commit_is_disputed_and_the_other_side_still_commits() {
     let mut bench = Bench::new(Settings::default()).await;
     for end in [0, 1] {
-        let payment = bench
-            .pay_with(end, vec![once(Kind::ForgetHold, Command::Commit)], vec![])
-            .await;
+        // The other network is slower: what it does comes after the dispute.
+        let faults = vec![once(Kind::ForgetHold, Command::Commit)];
+        let payment = bench.pay_with(end, faults, vec![latency(Command::Commit, 100)]).await;
         assert_eq!(payment.state(), State::Disputed, "{payment:?}");
         let what = "the other network commits";
         let payment = wait_for(what, BOUND, || async {
@@ -331,6 +337,15 @@ async fn a_hold_that_is_let_go_before_commit_is_disputed_and_the_other_side_stil
     bench.network.start_gateway().await;
     let disputed = bench.network.operator().list_all("state = DISPUTED").await;
     assert_eq!(disputed.len(), 2);
+    for payment in disputed {
+        let mut states = branch_states(&payment);
+        states.sort();
+        assert_eq!(
+            states,
+            [payment_branch::State::Committed, payment_branch::State::Disputed],
+            "{payment:?}"
+        );
+    }
     let audit = bench.network.audit().await;
     assert_eq!((audit.disputed, audit.movements), (2, 2));
 }
