@@ -19,7 +19,7 @@ use super::{
     DemoError,
     cast::{CORRIDORS, GATEWAY, Network, OPERATOR, TRUST_DOMAIN, WALLETS},
     day::Day,
-    processes::{Deaths, Process, ProcessError, Spec},
+    processes::{Process, ProcessError, Spec, Watch},
 };
 use crate::{
     authn::{Principal, Role},
@@ -79,7 +79,7 @@ pub struct Cluster {
     date: String,
     ports: BTreeMap<Member, u16>,
     running: BTreeMap<Member, Process>,
-    deaths: Deaths,
+    watch: Watch,
 }
 
 impl Cluster {
@@ -107,7 +107,7 @@ impl Cluster {
             date: day.asked.to_string(),
             ports: BTreeMap::new(),
             running: BTreeMap::new(),
-            deaths: Deaths::new(),
+            watch: Watch::new(),
         })
     }
 
@@ -116,9 +116,9 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// Where unexpected deaths are told of.
-    pub fn deaths(&self) -> Deaths {
-        self.deaths.clone()
+    /// Who tells of unexpected deaths.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// "127.0.0.1:20001"; known once all were started.
@@ -147,7 +147,11 @@ impl Cluster {
     pub async fn start_all(&mut self) -> Result<(), DemoError> {
         for _ in 1..PORT_CHOICES_MAX {
             match self.try_start_all().await {
-                Err(DemoError::Process(ProcessError::PortTaken { .. })) => self.kill_all().await?,
+                Err(DemoError::Process(ProcessError::PortTaken { .. })) => {
+                    for member in Member::ALL {
+                        self.kill(member).await?;
+                    }
+                }
                 result => return result,
             }
         }
@@ -159,7 +163,7 @@ impl Cluster {
         let config = self.config()?;
         fs::write(self.config_path(), config).map_err(|source| DemoError::Folder { source })?;
         for member in Member::ALL {
-            let process = Process::start(&self.spec(member, None), &self.deaths, false).await?;
+            let process = Process::start(&self.spec(member, None), &self.watch, false).await?;
             self.running.insert(member, process);
         }
         Ok(())
@@ -176,7 +180,7 @@ impl Cluster {
     }
 
     async fn start_halting(&mut self, member: Member, point: Option<HaltPoint>) -> Result<(), DemoError> {
-        let process = Process::start(&self.spec(member, point), &self.deaths, true).await?;
+        let process = Process::start(&self.spec(member, point), &self.watch, true).await?;
         self.running.insert(member, process);
         Ok(())
     }
@@ -189,12 +193,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGKILL for everyone.
+    /// SIGKILL for everyone. Nobody is started after it.
     pub async fn kill_all(&mut self) -> Result<(), DemoError> {
-        for member in Member::ALL {
-            self.kill(member).await?;
-        }
-        Ok(())
+        Ok(self.watch.kill_all().await?)
     }
 
     /// From now on its death is no surprise.

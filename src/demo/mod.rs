@@ -100,7 +100,7 @@ pub enum DemoError {
         status: Box<Status>,
     },
     /// It did not happen.
-    #[error("waited {} s for {what}, in vain", PATIENCE.as_secs())]
+    #[error("waited {} s for {what}, in vain (with --keep the logs stay)", PATIENCE.as_secs())]
     Waited {
         /// What.
         what: &'static str,
@@ -141,12 +141,12 @@ pub enum DemoError {
 /// [`DemoError::Differs`] if something is not as it must be, any other if the story could not be told to its end.
 pub async fn run(options: DemoOptions, stop: impl Future<Output = ()>) -> Result<(), DemoError> {
     let mut cluster = Cluster::new(options.program, &options.day, options.keep)?;
-    let deaths = cluster.deaths();
+    let watch = cluster.watch();
     let result = tokio::select! {
         // Whoever asks to stop is heard first; then a death, which explains what else goes wrong.
         biased;
         () = stop => Err(DemoError::Interrupted),
-        death = deaths.first() => Err(DemoError::Died(death)),
+        death = watch.death() => Err(DemoError::Died(death)),
         result = tell_all(&mut cluster, options.day, options.keep) => result,
     };
     match (&result, options.keep) {

@@ -20,10 +20,10 @@ use std::{
 
 use tokio::{
     process::{Child, Command},
-    sync::watch,
+    sync::watch::{self, channel},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a process may take to say what it is waited for, to start, or to die.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -109,29 +109,41 @@ impl std::fmt::Display for Death {
     }
 }
 
-/// Where deaths are told of. Clones tell of the same ones.
+/// Everyone who is being watched. Clones watch the same ones.
 #[derive(Clone, Debug)]
-pub struct Deaths {
-    first: watch::Sender<Option<Death>>,
+pub struct Watch {
+    first_death: watch::Sender<Option<Death>>,
+    kill_all: CancellationToken,
+    supervisors: TaskTracker,
 }
 
-impl Deaths {
-    /// None so far.
-    pub fn new() -> Deaths {
-        Deaths {
-            first: watch::Sender::new(None),
+impl Watch {
+    /// Over nobody.
+    pub fn new() -> Watch {
+        Watch {
+            first_death: watch::Sender::new(None),
+            kill_all: CancellationToken::new(),
+            supervisors: TaskTracker::new(),
         }
     }
 
-    /// The first death; waits for it.
-    pub async fn first(&self) -> Death {
-        let mut receiver = self.first.subscribe();
+    /// The first death that nobody asked for; waits for it.
+    pub async fn death(&self) -> Death {
+        let mut receiver = self.first_death.subscribe();
         let death = receiver.wait_for(Option::is_some).await;
         death.expect("we hold a sender").clone().expect("waited for it")
     }
 
+    /// SIGKILL for all, those just being started among them, and waits until they are gone. Nobody is started after it.
+    pub async fn kill_all(&self) -> Result<(), ProcessError> {
+        self.kill_all.cancel();
+        self.supervisors.close();
+        let gone = timeout(PATIENCE, self.supervisors.wait()).await;
+        gone.map_err(|_| ProcessError::Alive { name: "a process" })
+    }
+
     fn tell(&self, death: Death) {
-        self.first.send_if_modified(|first| {
+        self.first_death.send_if_modified(|first| {
             let is_first = first.is_none();
             first.get_or_insert(death);
             is_first
@@ -153,17 +165,17 @@ pub struct Process {
 
 impl Process {
     /// Starts it and waits until it listens. With `insist`, a port that is taken is waited for.
-    pub async fn start(spec: &Spec, deaths: &Deaths, insist: bool) -> Result<Process, ProcessError> {
+    pub async fn start(spec: &Spec, watch: &Watch, insist: bool) -> Result<Process, ProcessError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match Self::start_once(spec, deaths).await {
+            match Self::start_once(spec, watch).await {
                 Err(ProcessError::PortTaken { .. }) if insist && Instant::now() < until => sleep(LOOK_INTERVAL).await,
                 result => return result,
             }
         }
     }
 
-    async fn start_once(spec: &Spec, deaths: &Deaths) -> Result<Process, ProcessError> {
+    async fn start_once(spec: &Spec, watch: &Watch) -> Result<Process, ProcessError> {
         let failed = |source| ProcessError::Io {
             name: spec.name,
             source,
@@ -186,17 +198,17 @@ impl Process {
             .kill_on_drop(!spec.outlives_us);
         let child = command.spawn().map_err(failed)?;
         let pid = child.id().expect("it was not waited for yet");
-        let (kill, watched) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-        let (exited, exit) = watch::channel(None);
+        let (kill, watched) = (watch.kill_all.child_token(), Arc::new(AtomicBool::new(false)));
+        let (exited, exit) = channel(None);
         let supervisor = Supervisor {
             name: spec.name,
             log: spec.log(),
             log_from,
             kill: kill.clone(),
             watched: watched.clone(),
-            deaths: deaths.clone(),
+            watch: watch.clone(),
         };
-        tokio::spawn(supervisor.run(child, exited));
+        watch.supervisors.spawn(supervisor.run(child, exited));
         let process = Process {
             spec: spec.clone(),
             pid,
@@ -297,7 +309,7 @@ struct Supervisor {
     log_from: u64,
     kill: CancellationToken,
     watched: Arc<AtomicBool>,
-    deaths: Deaths,
+    watch: Watch,
 }
 
 impl Supervisor {
@@ -314,7 +326,7 @@ impl Supervisor {
         // First the exit: whoever sees the flag too late sees that.
         exited.send_replace(Some(status));
         if self.watched.load(Ordering::SeqCst) {
-            self.deaths.tell(Death {
+            self.watch.tell(Death {
                 name: self.name,
                 status: status.to_string(),
                 log_end: end_of(&read_from(&self.log, self.log_from).unwrap_or_default()),
@@ -354,13 +366,13 @@ mod tests {
     #[tokio::test]
     async fn a_death_that_nobody_asked_for_is_told_with_the_end_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
-        let deaths = Deaths::new();
+        let watch = Watch::new();
         let script = "echo child listening on 1; while [ ! -e go ]; do sleep 0.01; done; echo ouch >&2; exit 3";
-        let child = Process::start(&shell(folder.path(), script), &deaths, false)
+        let child = Process::start(&shell(folder.path(), script), &watch, false)
             .await
             .unwrap();
         std::fs::write(folder.path().join("go"), "").unwrap();
-        let told = timeout(PATIENCE, deaths.first()).await.unwrap().to_string();
+        let told = timeout(PATIENCE, watch.death()).await.unwrap().to_string();
         assert!(
             told.contains("child died unexpectedly (exit status: 3)") && told.contains("| ouch"),
             "{told}"
@@ -371,14 +383,35 @@ mod tests {
     #[tokio::test]
     async fn a_killed_process_is_gone_and_no_news() {
         let folder = tempfile::tempdir().unwrap();
-        let deaths = Deaths::new();
+        let watch = Watch::new();
         let spec = shell(folder.path(), "echo child listening on 1; exec sleep 60");
-        let child = Process::start(&spec, &deaths, false).await.unwrap();
+        let child = Process::start(&spec, &watch, false).await.unwrap();
         child.kill().await.unwrap();
-        assert!(deaths.first.borrow().is_none());
+        assert!(watch.first_death.borrow().is_none());
         // A second run is not answered by what the first one wrote.
         let mute = shell(folder.path(), "echo child: cannot listen on 1; exit 1");
-        let error = Process::start(&mute, &deaths, false).await.err().unwrap();
+        let error = Process::start(&mute, &watch, false).await.err().unwrap();
         assert!(matches!(error, ProcessError::PortTaken { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_being_started_is_killed_with_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let watch = Watch::new();
+        let spec = shell(folder.path(), "echo $$ > pid; exec sleep 60");
+        let pid = async {
+            loop {
+                match std::fs::read_to_string(folder.path().join("pid")) {
+                    Ok(pid) if pid.ends_with('\n') => return pid,
+                    _ => sleep(LOOK_INTERVAL).await,
+                }
+            }
+        };
+        let pid = tokio::select! {
+            pid = pid => pid,
+            _ = Process::start(&spec, &watch, false) => panic!("it never listens"),
+        };
+        watch.kill_all().await.unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists());
     }
 }

@@ -145,7 +145,7 @@ impl Stage<'_> {
         ))?;
         let deal = self.deal(ALICE, EMMA, Fixed::Send(units(60)))?;
         self.show_deal(&deal)?;
-        let before = self.look(&[ALICE]).await?;
+        let before = self.look(&[ALICE, EMMA]).await?;
         self.cluster.kill(Member::Partner(Network::PayPal)).await?;
 
         let mut request = deal.request_at_market("demo-7");
@@ -173,7 +173,13 @@ impl Stage<'_> {
         .await?;
         self.tell
             .say(&format!("The answer came after {} ms.", took.as_millis()))?;
-        self.conclude_as(&deal, &payment, Ending::Aborted, before).await
+        self.conclude_without(Some(Network::PayPal), &deal, &payment, Ending::Aborted, before)
+            .await?;
+        self.tell.say(
+            "ABORTING, and not yet ABORTED, means: the decision stands and no money will move, but PayPal has still to be \
+             told, for a late request could yet reach it.",
+        )?;
+        Ok(())
     }
 
     /// Waits until the gateway has stopped half-way. Answers with the payment, the wallets, and how many have promised.
