@@ -268,6 +268,21 @@ impl Stage<'_> {
         for difference in deal.differences(payment.conversion.as_ref(), payment.rate_origin.as_ref()) {
             self.differs(format!("{}: {difference}", payment.name))?;
         }
+        self.show_wallets(away, before).await?;
+        let why = payment
+            .outcome
+            .as_ref()
+            .map(|outcome| format!(", {} (ISO 20022 {}): {}", outcome.reason, outcome.code, outcome.detail));
+        let (name, state) = (&payment.name, state_name(payment));
+        self.tell.say(&format!(
+            "The gateway says: {name} is {state}{}.",
+            why.unwrap_or_default()
+        ))?;
+        Ok(())
+    }
+
+    /// Wallets before and after, beside our own sums.
+    async fn show_wallets(&mut self, away: Option<Network>, before: Wallets) -> Result<(), DemoError> {
         let mut table = Table::new([
             ("wallet", Align::Left),
             ("before", Align::Right),
@@ -307,17 +322,7 @@ impl Stage<'_> {
                 format!("{wallet}: {} {currency} are still reserved", print(after.held))
             })?;
         }
-        self.tell.show(&table)?;
-        let why = payment
-            .outcome
-            .as_ref()
-            .map(|outcome| format!(", {} (ISO 20022 {}): {}", outcome.reason, outcome.code, outcome.detail));
-        let (name, state) = (&payment.name, state_name(payment));
-        self.tell.say(&format!(
-            "The gateway says: {name} is {state}{}.",
-            why.unwrap_or_default()
-        ))?;
-        Ok(())
+        Ok(self.tell.show(&table)?)
     }
 
     /// What each network moved for the payment; says so if it is not one movement each.
