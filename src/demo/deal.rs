@@ -137,12 +137,12 @@ impl Deal {
             account: wallet.account.into(),
         };
         gateway::CreatePaymentRequest {
-            payment: Some(gateway::Payment {
+            payment: Some(Box::new(gateway::Payment {
                 payer: Some(party(self.payer)),
                 payee: Some(party(self.payee)),
                 pricing: Some(pricing),
                 ..Default::default()
-            }),
+            })),
             request_id: request_id.to_owned(),
             ..Default::default()
         }

@@ -45,6 +45,8 @@ pub struct SqliteOptions {
     pub batch_max: usize,
     /// How long writes that nobody waits for may wait for company.
     pub linger: Duration,
+    /// How many pages of 4,096 bytes the file may have, so that it cannot fill a disk that it shares; no limit if absent.
+    pub pages_max: Option<u32>,
 }
 
 impl SqliteOptions {
@@ -56,6 +58,7 @@ impl SqliteOptions {
             queue_max: 65_536,
             batch_max: 4_096,
             linger: Duration::from_millis(5),
+            pages_max: None,
         }
     }
 }
@@ -86,7 +89,7 @@ impl SqliteStore {
             &options.path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         )?;
-        schema::prepare(&mut connection, &options.path)?;
+        schema::prepare(&mut connection, &options)?;
         let head = read::head(&connection).map_err(|error| unusable(&options.path, &error))?;
 
         let idle = (0..options.readers.max(1))

@@ -738,11 +738,13 @@ impl Ledger<'_> {
 pub(super) fn check_books(connection: &Connection) -> Result<(), StoreError> {
     check_zero_sum(connection)?;
     let mut select = connection.prepare(
-        "SELECT a.account, a.currency FROM accounts a WHERE a.own = 0 AND (
-           a.held <> (SELECT coalesce(sum(b.amount), 0) FROM branches b
-                      WHERE b.state = 1 AND b.direction = 1 AND b.account = a.account AND b.currency = a.currency)
-           OR a.incoming <> (SELECT coalesce(sum(b.amount), 0) FROM branches b
-                      WHERE b.state = 1 AND b.direction = 2 AND b.account = a.account AND b.currency = a.currency))",
+        "SELECT a.account, a.currency FROM accounts a LEFT JOIN (
+           SELECT account, currency,
+             sum(CASE direction WHEN 1 THEN amount ELSE 0 END) AS held,
+             sum(CASE direction WHEN 2 THEN amount ELSE 0 END) AS incoming
+           FROM branches WHERE state = 1 GROUP BY account, currency
+         ) b ON b.account = a.account AND b.currency = a.currency
+         WHERE a.own = 0 AND (a.held <> coalesce(b.held, 0) OR a.incoming <> coalesce(b.incoming, 0))",
     )?;
     let wrong = select.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let wrong: Option<(String, String)> = wrong;

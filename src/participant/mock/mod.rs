@@ -4,8 +4,8 @@
 //! commit, and it lets go of nothing on its own. It shares no code with the gateway's domain, so that a test that
 //! compares the two compares two opinions. Called by the `mock-partner` and `demo` commands and by tests.
 //!
-//! Reading order: [`service`] (the commands, and what befalls them) -> [`ledger`] (what they do) -> [`store`] (how that
-//! becomes durable); [`control`] and [`faults`] for testers; [`inquiry`] for branches in doubt.
+//! Reading order: `service` (the commands, and what befalls them) -> `ledger` (what they do) -> `store` (how that
+//! becomes durable); `control` and `faults` for testers; `inquiry` for branches in doubt.
 //!
 //! Invariant: per currency all balances add up to zero, and one commit is one movement.
 

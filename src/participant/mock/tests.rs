@@ -1105,7 +1105,7 @@ async fn ten_thousand_prepares_wait_at_once_and_can_be_given_up() {
     };
     timeout(BOUND, waiting).await.expect("not all in flight");
     assert!(calls.try_join_next().is_none(), "none has been answered yet");
-    // All are reset at once, and the connection is still good.
+    // All are given up at once, and the partner goes on.
     calls.shutdown().await;
     tester.set_faults(Vec::new()).await;
     assert_eq!(

@@ -1,10 +1,8 @@
 //! The tables, and how an older file comes to have them.
 
-use std::path::Path;
-
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{StoreError, unusable};
+use super::{SqliteOptions, StoreError, unusable};
 use crate::payment::BUCKETS;
 
 /// Marks the file as ours: "CSWY" (SQLite `application_id`).
@@ -60,7 +58,8 @@ const MIGRATIONS: [&str; 1] = ["
 "];
 
 /// Checks that the file is ours or empty, sets the journal up and migrates.
-pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(), StoreError> {
+    let path = &options.path;
     let map = |error: rusqlite::Error| unusable(path, &error);
     let foreign = |problem: String| StoreError::Unusable {
         path: path.display().to_string(),
@@ -92,6 +91,11 @@ pub fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
     // Promise 13: every commit is an fsync.
     connection.pragma_update(None, "synchronous", "FULL").map_err(map)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(map)?;
+    if let Some(pages_max) = options.pages_max {
+        connection
+            .pragma_update(None, "max_page_count", pages_max)
+            .map_err(map)?;
+    }
     // A checkpoint rewrites pages in place; more of them at once cost less each.
     connection
         .pragma_update(None, "wal_autocheckpoint", 4_000)
@@ -142,9 +146,9 @@ mod tests {
     #[test]
     fn migrating_twice_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.sqlite");
-        let mut connection = Connection::open(&path).unwrap();
-        prepare(&mut connection, &path).unwrap();
+        let options = SqliteOptions::new(folder.path().join("store.sqlite"));
+        let mut connection = Connection::open(&options.path).unwrap();
+        prepare(&mut connection, &options).unwrap();
         let dump = |connection: &Connection| -> Vec<String> {
             let mut statement = connection
                 .prepare("SELECT coalesce(sql, '') FROM sqlite_schema ORDER BY name")
@@ -156,7 +160,7 @@ mod tests {
                 .collect()
         };
         let before = dump(&connection);
-        prepare(&mut connection, &path).unwrap();
+        prepare(&mut connection, &options).unwrap();
         assert_eq!(dump(&connection), before);
         assert!(before.len() > 5);
     }

@@ -1,0 +1,25 @@
+//! The store's contract, checked against every store there is. A new store adds a [`Kind`] and passes as it is.
+
+mod contract;
+mod made;
+mod sqlite;
+
+use std::{path::Path, sync::Arc};
+
+use causeway::store::{SqliteOptions, SqliteStore, Store, StoreError};
+
+/// A kind of store that keeps the contract.
+struct Kind {
+    name: &'static str,
+    /// Opens the store in a folder of its own; again, to read what is there.
+    open: fn(&Path) -> Result<Arc<dyn Store>, StoreError>,
+}
+
+const KINDS: [Kind; 1] = [Kind {
+    name: "sqlite",
+    open: |folder| {
+        Ok(Arc::new(SqliteStore::open(SqliteOptions::new(
+            folder.join("store.sqlite"),
+        ))?))
+    },
+}];
