@@ -41,7 +41,8 @@ pub fn wake_at(state: &State) -> Option<i64> {
 
 fn begin(policy: &Policy, terms: Arc<Terms>, now_ms: i64) -> Step {
     let record = Record {
-        at_ms: now_ms,
+        // Not now, which may be a moment later: it is where the payment stands in lists, and what the store gives back.
+        at_ms: terms.begin_ms,
         event: Event::Begun(terms),
     };
     let State::Present(transaction) = apply(State::Absent, &record) else {
