@@ -563,7 +563,7 @@ impl Checker {
             "rates.deviation_max",
             &raw.deviation_max,
             "a fraction above 0: \"0.1\"",
-            |text| Decimal::from_str_exact(text),
+            Decimal::from_str_exact,
         )?;
         if deviation_max <= Decimal::ZERO {
             self.add("rates.deviation_max", &raw.deviation_max, "a fraction above 0: \"0.1\"");

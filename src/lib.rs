@@ -56,6 +56,7 @@ pub mod authn;
 pub mod certs;
 pub mod config;
 pub mod coordinator;
+pub mod demo;
 pub mod feed;
 pub mod fx;
 pub mod gateway;
