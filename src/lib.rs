@@ -21,6 +21,7 @@
 //! | [`store`] | What is durable: the contract, and SQLite. |
 //! | [`feed`] | The changes in their order, for whoever watches. |
 //! | [`wire`] | Instants, and the domain of errors, on every wire. |
+//! | [`demo`] | The demonstration: a story of payments and crashes whose every balance is checked. |
 //! | [`certs`] | Development certificates. Never called by a running gateway. |
 //!
 //! `src/cli/` beside the library reads the command line. The pure modules know no runtime, transport, clock, disk, network

@@ -1,7 +1,8 @@
 //! Requests that are not protobuf, or hold a string that is not UTF-8, as the caller's error.
 //!
-//! tonic reports a request that it cannot decode as INTERNAL, the server's fault. This layer turns exactly those answers
-//! into INVALID_ARGUMENT with a reason and the field's path, which prost names in its message.
+//! tonic reports a request that it cannot decode as INTERNAL, the server's fault, and one that is too large as
+//! OUT_OF_RANGE, both without details. This layer turns exactly those answers into INVALID_ARGUMENT with the field's path,
+//! which prost names in its message, and RESOURCE_EXHAUSTED, as other gRPC servers have it.
 
 use std::{
     future::Future,
@@ -16,6 +17,7 @@ use tower::{Layer, Service};
 use super::status::{ApiError, ErrorReason};
 
 const DECODE_FAILED: &str = "failed to decode Protobuf message: ";
+const TOO_LARGE: &str = "Error, decoded message length too large: ";
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +62,13 @@ fn translate(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else {
         return response;
     };
+    if let (Code::OutOfRange, Some(problem)) = (status.code(), status.message().strip_prefix(TOO_LARGE)) {
+        let error = ApiError::new(
+            ErrorReason::RequestTooLarge,
+            format!("the message is too large: {problem}"),
+        );
+        return Status::from(error).into_http();
+    }
     let Some(problem) = status.message().strip_prefix(DECODE_FAILED) else {
         return response;
     };

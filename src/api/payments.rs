@@ -345,7 +345,7 @@ fn quote_mismatch(fields: &[&'static str]) -> ApiError {
         .collect();
     ApiError::new(
         ErrorReason::QuoteMismatch,
-        format!("the quote was made for another {}", fields.join(", ")),
+        format!("not what the quote was made for: {}", fields.join(", ")),
     )
     .with("fields", fields.join(","))
     .with_violations(violations)

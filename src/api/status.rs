@@ -42,6 +42,8 @@ macro_rules! reasons {
 reasons! {
     /// The message cannot be decoded: not protobuf, or a string that is not UTF-8.
     RequestMalformed = "REQUEST_MALFORMED", InvalidArgument;
+    /// The message is larger than the gateway takes.
+    RequestTooLarge = "REQUEST_TOO_LARGE", ResourceExhausted;
     /// A required field is not there.
     FieldMissing = "FIELD_MISSING", InvalidArgument;
     /// A field holds what it cannot.

@@ -13,7 +13,8 @@ use super::{
     BeginError, HaltPoint, Shared, View,
     live::{Leave, Seat, present},
     protocol::{
-        Answer, Command, Decision, Durability, Effect, Event, Input, Record, State, Step, apply, decide, fold, wake_at,
+        Answer, Command, Decision, Durability, Effect, Event, Input, Phase, Record, State, Step, apply, decide, fold,
+        wake_at,
     },
 };
 use crate::{
@@ -315,6 +316,11 @@ impl Driver {
 
     fn publish(&self) {
         if let State::Present(transaction) = &self.state {
+            if let Phase::Disputed { outcome, .. } = &transaction.phase {
+                // A person acts on this one: two networks say different things about the same money.
+                let (reason, detail) = (outcome.reason.name(), &outcome.detail);
+                tracing::error!(payment = %self.id, reason, detail, "a payment is disputed and waits for an operator");
+            }
             self.show(present(transaction.clone()));
         }
     }
@@ -342,6 +348,12 @@ async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command:
     };
     let _place = room.acquire().await.expect("the room is never closed");
     let now_ms = (shared.clock)();
+    // Promise 9, to the last moment: a slow disk or a full room may have eaten the time up. The driver wakes and aborts.
+    if command == Command::Prepare && now_ms > terms.decide_by_ms {
+        return Answer::Unknown {
+            cause: "never sent: the time to decide had passed".into(),
+        };
+    }
     let call = Call {
         terms: Arc::clone(&terms),
         branch,

@@ -1,7 +1,7 @@
 //! Foreign exchange: where mid rates come from, how long they are good for, and how a quote is priced from one.
 //!
 //! Owns rate sources, the cache in front of them, and pricing per corridor. Leaves to others how amounts convert
-//! (`money`), and storing and expiring quotes (`coordinator`). Called by the rate and quote services.
+//! (`money`), and making, storing and expiring quotes (`api`, `store`). Called by the rate and quote services.
 //!
 //! [`table`], [`ecb`], [`quote`] and the breaker are pure; [`source`] and [`cache`] do the I/O.
 //!

@@ -1,7 +1,7 @@
 //! Money: currencies, exact amounts, rates and the one named rounding between two amounts.
 //!
 //! Owns what an amount is, how it is read and printed, and how one amount follows from another at a rate. Leaves to
-//! others where a rate comes from (`fx`) and where money goes (`ledger`). Called by nearly everything.
+//! others where a rate comes from (`fx`) and how it moves (`coordinator`). Called by nearly everything.
 //!
 //! Pure: no clock, no I/O, no randomness, no floating point.
 //!

@@ -811,13 +811,13 @@ async fn every_field_of_create_payment() {
         }
     }
     let worse = CreatePaymentRequest {
-        payment: Some(Payment {
+        payment: Some(Box::new(Payment {
             pricing: Some(Pricing::Market(MarketOrder {
                 worst_rate: "7".into(),
                 ..market(&mut right.clone()).clone()
             })),
-            ..right.payment.clone().unwrap()
-        }),
+            ..*right.payment.clone().unwrap()
+        })),
         ..right.clone()
     };
     let worse = apple.create(worse).await;

@@ -46,7 +46,11 @@ fn has_grpcurl() -> bool {
 #[test]
 fn the_walk_of_the_readme_works() {
     if !has_grpcurl() {
-        eprintln!("skipped: grpcurl is not installed");
+        assert!(
+            std::env::var_os("CAUSEWAY_REQUIRE_TOOLS").is_none(),
+            "grpcurl is required and not on the PATH"
+        );
+        eprintln!("skipped: grpcurl is not on the PATH");
         return;
     }
     let mut script = commands(between(&read("README.md"), "<!-- walk -->", "<!-- /walk -->"));

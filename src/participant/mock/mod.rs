@@ -264,7 +264,10 @@ pub async fn serve(
         health.set_serving::<ParticipantServiceServer<Participant>>().await;
         health.set_serving::<MockServiceServer<Control>>().await;
         let reflection = || {
-            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+            pb::reflection(&[
+                "causeway.participant.v1.ParticipantService",
+                "causeway.mock.v1.MockService",
+            ])
         };
         let connections = tls::incoming(listener, config, ListenLimits::default())
             .map(|connection| connection.map(|connection| Cuttable::new(connection, cut.clone())));
