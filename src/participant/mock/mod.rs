@@ -55,6 +55,11 @@ pub use self::{
 /// What a crash fault calls, once the action is durable.
 pub type Crash = Arc<dyn Fn() + Send + Sync>;
 
+/// What is served, for reflection.
+const SERVICES: [&str; 2] = [
+    "causeway.participant.v1.ParticipantService",
+    "causeway.mock.v1.MockService",
+];
 /// Calls in flight on one connection. A tester's latency keeps ten thousand waiting.
 const STREAMS_MAX: u32 = 20_000;
 /// HTTP/2 flow control, bytes: commands are a few hundred bytes, thousands of them come on one connection.
@@ -263,9 +268,8 @@ pub async fn serve(
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<ParticipantServiceServer<Participant>>().await;
         health.set_serving::<MockServiceServer<Control>>().await;
-        let reflection = || {
-            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-        };
+        // What is served and nothing else: the descriptors hold the gateway's services too.
+        let reflection = || pb::reflection(&SERVICES);
         let connections = tls::incoming(listener, config, ListenLimits::default())
             .map(|connection| connection.map(|connection| Cuttable::new(connection, cut.clone())));
         let signal = async {
