@@ -157,6 +157,8 @@ pub struct Limits {
     pub connections: usize,
     /// Calls at once on one connection.
     pub streams_per_connection: u32,
+    /// Prepares in flight to one partner, and as many commands that follow a decision; more wait.
+    pub calls_per_partner: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
 }
@@ -313,6 +315,8 @@ impl Checker {
                     1,
                     1_000_000,
                 ) as u32,
+                calls_per_partner: self.within("limits.calls_per_partner", raw.limits.calls_per_partner, 1, 100_000)
+                    as usize,
                 handshake: self.millis("limits.handshake_ms", raw.limits.handshake_ms, 100),
             },
             partners,
@@ -559,7 +563,7 @@ impl Checker {
             "rates.deviation_max",
             &raw.deviation_max,
             "a fraction above 0: \"0.1\"",
-            |text| Decimal::from_str_exact(text),
+            Decimal::from_str_exact,
         )?;
         if deviation_max <= Decimal::ZERO {
             self.add("rates.deviation_max", &raw.deviation_max, "a fraction above 0: \"0.1\"");

@@ -93,6 +93,7 @@ pub async fn serve(
     let options = Options {
         policy: config.policy.clone(),
         redeliveries_per_second: config.redeliveries_per_second,
+        calls_per_partner: config.limits.calls_per_partner,
         recovery_interval: config.timing.recovery_interval,
         halts,
     };

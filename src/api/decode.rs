@@ -39,7 +39,7 @@ pub fn order(request: &pb::CreatePaymentRequest) -> Result<Order, ApiError> {
     let request_id = fields.name("request_id", &request.request_id, RequestId::parse);
     let empty = pb::Payment::default();
     let payment = match &request.payment {
-        Some(payment) => payment,
+        Some(payment) => &**payment,
         None => {
             fields.add(ErrorReason::FieldMissing, "payment", "is missing");
             return Err(fields.refuse());

@@ -37,10 +37,22 @@ impl PaymentService for Api {
         request: Request<pb::CreatePaymentRequest>,
     ) -> Result<Response<pb::Payment>, Status> {
         let received = Instant::now();
-        let initiator = Caller::of(&self.shared, &request)?.into_partner()?;
-        let deadline = deadline(request.metadata()).map(|left| Deadline { received, left });
-        let payment = create(&self.shared, initiator, request.get_ref(), deadline).await?;
-        Ok(Response::new(payment))
+        // So many payments begin at once and no more: a burst waits here, where a request is all that it holds.
+        let begins = self
+            .shared
+            .begins
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        // In a box of its own: what the beginning needs is given back before the payment is waited for.
+        let (caller, created, waiting) = Box::pin(open(Arc::clone(&self.shared), request, received)).await?;
+        drop(begins);
+        let transaction = match created {
+            Created::Begun(transaction) => transaction,
+            Created::Draft(terms) => return Ok(Response::new(encode::draft(&caller, &terms))),
+        };
+        let seen = answer(&self.shared, transaction, waiting).await;
+        Ok(Response::new(encode::payment(&caller, &seen)))
     }
 
     async fn get_payment(&self, request: Request<pb::GetPaymentRequest>) -> Result<Response<pb::Payment>, Status> {
@@ -95,35 +107,76 @@ pub(super) async fn visible(
         })
 }
 
+/// How long a caller waits, and for what.
+#[derive(Clone, Copy)]
+struct Waiting {
+    decision_is_enough: bool,
+    deadline: Option<Deadline>,
+}
+
+/// Makes the payment; what is left to do is to wait for it.
+async fn open(
+    shared: Arc<Shared>,
+    request: Request<pb::CreatePaymentRequest>,
+    received: Instant,
+) -> Result<(Caller, Created, Waiting), ApiError> {
+    let initiator = Caller::of(&shared, &request)?.into_partner()?;
+    let deadline = deadline(request.metadata()).map(|left| Deadline { received, left });
+    let request = request.into_inner();
+    let answer_at = pb::AnswerAt::try_from(request.answer_at).map_err(|_| {
+        let description = format!("is {}; ANSWER_AT_END or ANSWER_AT_DECISION", request.answer_at);
+        ApiError::field(ErrorReason::FieldInvalid, "answer_at", description)
+    })?;
+    let waiting = Waiting {
+        decision_is_enough: answer_at == pb::AnswerAt::Decision,
+        deadline,
+    };
+    let created = create(&shared, initiator.clone(), &request, deadline).await?;
+    Ok((Caller::Partner(initiator), created, waiting))
+}
+
+/// What became of a request to make a payment.
+enum Created {
+    /// It has begun, now or before.
+    Begun(Arc<Transaction>),
+    /// It would begin like this; `validate_only`.
+    Draft(Box<Terms>),
+}
+
 async fn create(
     shared: &Shared,
     initiator: PartnerName,
     request: &pb::CreatePaymentRequest,
     deadline: Option<Deadline>,
-) -> Result<pb::Payment, ApiError> {
-    let answer_at = pb::AnswerAt::try_from(request.answer_at).map_err(|_| {
-        let description = format!("is {}; ANSWER_AT_END or ANSWER_AT_DECISION", request.answer_at);
-        ApiError::field(ErrorReason::FieldInvalid, "answer_at", description)
-    })?;
+) -> Result<Created, ApiError> {
     let order = decode::order(request)?;
     let id = PaymentId::derive(&initiator, &order.request_id);
-    let caller = Caller::Partner(initiator.clone());
 
-    // Before anything that changes with time: a retry is answered with its payment even if its quote has lapsed since.
-    if let Some(transaction) = shared.coordinator.find(id).await? {
+    if let Some(existing) = shared.coordinator.attach(id) {
+        let transaction = begun(shared, existing, id).await?;
         same_order(&transaction, &order)?;
-        return answer(shared, &caller, id, transaction, answer_at, deadline).await;
+        return Ok(Created::Begun(transaction));
     }
-    let terms = terms(shared, initiator, id, order, deadline).await?;
-    if request.validate_only {
-        return Ok(encode::draft(&caller, &terms));
-    }
-    let order = terms.order.clone();
+    let terms = match terms(shared, initiator, id, &order, deadline).await {
+        Ok(terms) if !request.validate_only => terms,
+        // A retry is answered with its payment even if its quote has lapsed since, or the rate has changed. That it is one
+        // is looked up only here: a request that can begin finds out when it does.
+        outcome => {
+            return match (shared.coordinator.find(id).await?, outcome) {
+                (Some(transaction), _) => {
+                    same_order(&transaction, &order)?;
+                    Ok(Created::Begun(transaction))
+                }
+                (None, Ok(terms)) => Ok(Created::Draft(Box::new(terms))),
+                (None, Err(error)) => Err(error),
+            };
+        }
+    };
     let handle = shared.coordinator.begin(Arc::new(terms))?;
     let transaction = begun(shared, handle, id).await?;
-    // Somebody else's call with the same id may have been a moment earlier.
+    // It may have begun before, by another body under the same id.
     same_order(&transaction, &order)?;
-    answer(shared, &caller, id, transaction, answer_at, deadline).await
+    Ok(Created::Begun(transaction))
 }
 
 async fn begun(shared: &Shared, handle: Handle, id: PaymentId) -> Result<Arc<Transaction>, ApiError> {
@@ -140,7 +193,7 @@ async fn terms(
     shared: &Shared,
     initiator: PartnerName,
     id: PaymentId,
-    order: Order,
+    order: &Order,
     deadline: Option<Deadline>,
 ) -> Result<Terms, ApiError> {
     let now_ms = shared.now_ms();
@@ -154,7 +207,7 @@ async fn terms(
         OrderPricing::Quote(quote_id) => {
             let stored = quotes::find(shared, *quote_id, Some(&initiator), "payment.quote").await?;
             let quote = stored.quote;
-            let mismatches = quote.mismatches(&order);
+            let mismatches = quote.mismatches(order);
             if !mismatches.is_empty() {
                 return Err(quote_mismatch(&mismatches));
             }
@@ -200,8 +253,8 @@ async fn terms(
     Ok(Terms {
         id,
         initiator,
-        branches: Terms::legs(&order, &conversion),
-        order,
+        branches: Terms::legs(order, &conversion),
+        order: order.clone(),
         conversion,
         origin,
         begin_ms: now_ms,
@@ -299,23 +352,14 @@ fn quote_mismatch(fields: &[&'static str]) -> ApiError {
 }
 
 /// Waits for what the caller wants to see, or as long as its deadline lets it.
-async fn answer(
-    shared: &Shared,
-    caller: &Caller,
-    id: PaymentId,
-    transaction: Arc<Transaction>,
-    answer_at: pb::AnswerAt,
-    deadline: Option<Deadline>,
-) -> Result<pb::Payment, ApiError> {
-    let mut seen = transaction;
+async fn answer(shared: &Shared, mut seen: Arc<Transaction>, waiting: Waiting) -> Arc<Transaction> {
+    let id = seen.terms.id;
     if let Some(mut handle) = shared.coordinator.attach(id) {
-        let wanted = async {
-            match answer_at {
-                pb::AnswerAt::Decision => handle.decided().await,
-                pb::AnswerAt::Unspecified | pb::AnswerAt::End => handle.settled().await,
-            }
-        };
-        let reached = match deadline {
+        let wanted = handle.when(|transaction| match waiting.decision_is_enough {
+            true => transaction.decision().is_some(),
+            false => transaction.has_settled(),
+        });
+        let reached = match waiting.deadline {
             None => wanted.await,
             Some(deadline) => {
                 // Half of the margin is for the way back.
@@ -323,13 +367,12 @@ async fn answer(
                 tokio::time::timeout(left, wanted).await.ok().flatten()
             }
         };
-        seen = match reached.or_else(|| handle.now()) {
-            Some(transaction) => transaction,
-            None => seen,
-        };
+        if let Some(transaction) = reached.or_else(|| handle.now()) {
+            seen = transaction;
+        }
     }
     shared.coordinator.halt(HaltPoint::BeforeAnswer, id).await;
-    Ok(encode::payment(caller, &seen))
+    seen
 }
 
 async fn cancel(shared: &Shared, caller: Caller, id: PaymentId) -> Result<pb::Payment, ApiError> {

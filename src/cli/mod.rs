@@ -1,6 +1,7 @@
 //! Commands: what is read from the command line, and what is called.
 
 mod certs;
+mod demo;
 mod mock_partner;
 mod serve;
 
@@ -30,6 +31,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Run a mock partner network, for tests and demonstrations.
     MockPartner(mock_partner::Arguments),
+    /// Show what a gateway does: mock networks, payments, crashes, and books that balance. Nothing to set up.
+    Demo(demo::Arguments),
     /// Make a development certificate authority and certificates.
     Certs(certs::Arguments),
 }
@@ -47,6 +50,7 @@ pub fn run() -> ExitCode {
     let result = match arguments.command {
         Command::Serve(arguments) => on_runtime(serve::run(arguments)),
         Command::MockPartner(arguments) => on_runtime(mock_partner::run(arguments)),
+        Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Certs(arguments) => certs::run(&arguments),
     };
     match result {

@@ -112,6 +112,7 @@ pub struct Limits {
     pub message_bytes: i64,
     pub connections: i64,
     pub streams_per_connection: i64,
+    pub calls_per_partner: i64,
     pub handshake_ms: i64,
 }
 
@@ -121,6 +122,7 @@ impl Default for Limits {
             message_bytes: 64 * 1024,
             connections: 10_000,
             streams_per_connection: 10_000,
+            calls_per_partner: 2_048,
             handshake_ms: 10_000,
         }
     }

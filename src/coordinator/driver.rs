@@ -42,27 +42,29 @@ enum Gone {
 }
 
 impl Driver {
-    pub fn new(shared: Arc<Shared>, id: PaymentId, seat: Seat) -> Self {
-        Self {
+    /// In a box: it moves from one future into the next, and would be kept in each.
+    pub fn new(shared: Arc<Shared>, id: PaymentId, seat: Seat) -> Box<Self> {
+        Box::new(Self {
             shared,
             id,
             seat,
             state: State::Absent,
             calls: Calls::default(),
-        }
+        })
     }
 
     /// Begins the payment and drives it to its end.
-    pub async fn run_new(mut self, terms: Arc<Terms>) {
+    pub async fn run_new(mut self: Box<Self>, terms: Arc<Terms>) {
         let shared = Arc::clone(&self.shared);
         let _leave = Leave {
             live: &shared.live,
             id: self.id,
         };
-        match self.begin(terms).await {
+        // Boxed, so that a payment that waits does not carry the room for its beginning.
+        match Box::pin(self.begin(terms)).await {
             Ok(true) => self.drive().await,
             // Begun before: by an earlier process, or by another gateway. Its own driver, or recovery, sees to it.
-            Ok(false) => match self.reload().await {
+            Ok(false) => match Box::pin(self.reload()).await {
                 Ok(()) => self.drive_on().await,
                 Err(Gone::Store(error)) => self.show(View::Failed(error.into())),
             },
@@ -71,7 +73,7 @@ impl Driver {
     }
 
     /// Goes on with a payment that was read from the store.
-    pub async fn run_recovered(mut self, state: State) {
+    pub async fn run_recovered(mut self: Box<Self>, state: State) {
         let shared = Arc::clone(&self.shared);
         let _leave = Leave {
             live: &shared.live,
@@ -123,18 +125,18 @@ impl Driver {
         Ok(true)
     }
 
-    async fn drive_on(mut self) {
-        match self.state_input(Input::Recover).await {
+    async fn drive_on(&mut self) {
+        match Box::pin(self.state_input(Input::Recover)).await {
             Ok(()) => self.drive().await,
             Err(Gone::Store(error)) => self.give_up(&error),
         }
     }
 
     /// Until nothing is left to do.
-    async fn drive(mut self) {
+    async fn drive(&mut self) {
         while !self.is_quiet() {
             let input = self.next_input().await;
-            if let Err(Gone::Store(error)) = self.state_input(input).await {
+            if let Err(Gone::Store(error)) = Box::pin(self.state_input(input)).await {
                 return self.give_up(&error);
             }
         }
@@ -149,7 +151,7 @@ impl Driver {
             // A cancellation before the vote that would decide; both before the clock, so that an answer that came in
             // time is not called late.
             biased;
-            Some(input) = self.seat.inputs.recv() => input,
+            outcome = self.seat.mailbox.cancelled() => Input::Cancel(outcome),
             (branch, attempt, answer) = self.calls.next() => {
                 tracing::debug!(payment = %self.id, branch = branch.name(), attempt, ?answer, "answered");
                 Input::Answer { branch, attempt, answer }
@@ -256,29 +258,20 @@ impl Driver {
             let terms = Arc::clone(&transaction.terms);
             let partner = &terms.branches[branch.index()].party.partner;
             tracing::debug!(payment = %self.id, branch = branch.name(), %partner, ?command, attempt, "sent");
-            let answering = match self.shared.participants.get(partner) {
-                Some(peer) => {
-                    let call = Call {
+            let answering = match self.shared.participants.contains_key(partner) {
+                // What is repeated waits its turn, so that a partner that comes back is not run over.
+                true => {
+                    let repeated = transaction.branch(branch).failures > 0;
+                    Box::pin(send(
+                        Arc::clone(&self.shared),
+                        Arc::clone(&terms),
                         branch,
                         command,
-                        now_ms: (self.shared.clock)(),
-                        terms: Arc::clone(&terms),
-                    };
-                    // What is repeated waits its turn, so that a partner that comes back is not run over.
-                    let repeated = transaction.branch(branch).failures > 0;
-                    if repeated {
-                        let turn = peer.redelivery.take();
-                        let participant = Arc::clone(&peer.participant);
-                        Box::pin(async move {
-                            sleep_until(turn).await;
-                            participant.call(call).await
-                        })
-                    } else {
-                        peer.participant.call(call)
-                    }
+                        repeated,
+                    ))
                 }
                 // Taken out of the configuration while it had payments in flight: they wait for its return.
-                None => unconfigured(command),
+                false => unconfigured(command),
             };
             self.calls.start(branch, attempt, answering);
         }
@@ -333,6 +326,29 @@ impl Driver {
     fn give_up(&self, error: &StoreError) {
         tracing::error!(payment = %self.id, %error, "a payment is left to recovery");
     }
+}
+
+/// Sends a command when there is room for it at its partner. Small while it waits: ten thousand of them do.
+async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command: Command, repeated: bool) -> Answer {
+    let partner = &terms.branches[branch.index()].party.partner;
+    let peer = shared.participants.get(partner).expect("the driver looked");
+    if repeated {
+        sleep_until(peer.redelivery.take()).await;
+    }
+    let room = match command {
+        Command::Prepare => &peer.voting,
+        // A decision never queues behind votes.
+        Command::Commit | Command::Abort | Command::Inquire => &peer.deciding,
+    };
+    let _place = room.acquire().await.expect("the room is never closed");
+    let now_ms = (shared.clock)();
+    let call = Call {
+        terms: Arc::clone(&terms),
+        branch,
+        command,
+        now_ms,
+    };
+    peer.participant.call(call).await
 }
 
 fn unconfigured(command: Command) -> Answering {

@@ -5,15 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 
-use super::{Handle, View, protocol::Input};
-use crate::payment::PaymentId;
+use super::{Handle, View};
+use crate::payment::{Outcome, PaymentId};
 
 /// How many shards; payments spread over them by their bits, so that no two often meet at one lock.
 const SHARDS: u64 = 64;
-/// How many inputs from outside wait for a payment: cancellations.
-const INPUTS_MAX: usize = 4;
 
 /// A map from payment to driver, one driver a payment.
 #[derive(Debug)]
@@ -23,8 +21,28 @@ pub struct Live {
 
 #[derive(Debug)]
 struct Slot {
-    inputs: mpsc::Sender<Input>,
+    mailbox: Arc<Mailbox>,
     view: watch::Receiver<View>,
+}
+
+/// What comes to a driver from outside: a cancellation, once. Small, for there is one for every payment that waits.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    cancel: Mutex<Option<Outcome>>,
+    filled: Notify,
+}
+
+impl Mailbox {
+    /// The cancellation, when it comes.
+    pub async fn cancelled(&self) -> Outcome {
+        loop {
+            if let Some(outcome) = self.cancel.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return outcome;
+            }
+            // A permit is kept for a notice that came since.
+            self.filled.notified().await;
+        }
+    }
 }
 
 /// What came of an attempt to enter.
@@ -43,7 +61,7 @@ pub enum Entry {
 /// The driver's end. Leaving is [`Live::leave`].
 #[derive(Debug)]
 pub struct Seat {
-    pub inputs: mpsc::Receiver<Input>,
+    pub mailbox: Arc<Mailbox>,
     pub view: watch::Sender<View>,
 }
 
@@ -64,18 +82,18 @@ impl Live {
                 view: slot.view.clone(),
             });
         }
-        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let mailbox = Arc::new(Mailbox::default());
         let (view, receiver) = watch::channel(view);
         shard.insert(
             id,
             Slot {
-                inputs: sender,
+                mailbox: Arc::clone(&mailbox),
                 view: receiver.clone(),
             },
         );
         Entry::Entered {
             handle: Handle { view: receiver },
-            seat: Seat { inputs, view },
+            seat: Seat { mailbox, view },
         }
     }
 
@@ -91,12 +109,11 @@ impl Live {
         })
     }
 
-    /// Hands an input to the payment's driver, if it is driven.
-    pub async fn send(&self, id: PaymentId, input: Input) {
-        let inputs = self.shard(id).get(&id).map(|slot| slot.inputs.clone());
-        if let Some(inputs) = inputs {
-            // A driver that has just left needs no input any more.
-            let _ = inputs.send(input).await;
+    /// Asks the payment's driver to abort it, if it is driven.
+    pub fn cancel(&self, id: PaymentId, outcome: Outcome) {
+        if let Some(slot) = self.shard(id).get(&id) {
+            *slot.mailbox.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+            slot.mailbox.filled.notify_one();
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 use driver::Driver;
 use live::{Entry, Live};
 use pace::Pace;
-use protocol::{Input, Policy, State, Transaction, fold};
+use protocol::{Policy, State, Transaction, fold};
 
 pub use clock::{Clock, system_clock};
 pub use halt::{HaltPoint, Halts, UnknownHaltPoint};
@@ -46,6 +46,8 @@ pub struct Options {
     pub policy: Policy,
     /// How many repeated commands a second go to one partner at most; first ones are not held back.
     pub redeliveries_per_second: u32,
+    /// How many Prepares are in flight to one partner at most, and as many commands that follow a decision; more wait.
+    pub calls_per_partner: usize,
     /// How often the store is searched for payments that nobody drives.
     pub recovery_interval: Duration,
     /// Where to stop for ever, for tests.
@@ -57,6 +59,7 @@ impl Default for Options {
         Self {
             policy: Policy::default(),
             redeliveries_per_second: 500,
+            calls_per_partner: 2_048,
             recovery_interval: Duration::from_secs(30),
             halts: Halts::default(),
         }
@@ -82,6 +85,10 @@ struct Shared {
 struct Peer {
     participant: Arc<dyn Participant>,
     redelivery: Pace,
+    /// Room for Prepares: a slow partner fills its own and nobody else's.
+    voting: Semaphore,
+    /// Room for everything after the decision.
+    deciding: Semaphore,
 }
 
 /// A payment that is being driven, or was.
@@ -137,17 +144,16 @@ impl Coordinator {
         options: Options,
         clock: Clock,
     ) -> Self {
-        let per_second = options.redeliveries_per_second;
         let participants = participants
             .into_iter()
             .map(|(name, participant)| {
-                (
-                    name,
-                    Peer {
-                        participant,
-                        redelivery: Pace::new(per_second),
-                    },
-                )
+                let peer = Peer {
+                    participant,
+                    redelivery: Pace::new(options.redeliveries_per_second),
+                    voting: Semaphore::new(options.calls_per_partner),
+                    deciding: Semaphore::new(options.calls_per_partner),
+                };
+                (name, peer)
             })
             .collect();
         Self {
@@ -203,8 +209,8 @@ impl Coordinator {
     /// Aborts the payment if it is not decided, and answers with it once it is.
     pub async fn cancel(&self, id: PaymentId, outcome: Outcome) -> Result<Arc<Transaction>, CancelError> {
         if let Some(mut handle) = self.shared.live.get(id) {
-            self.shared.live.send(id, Input::Cancel(outcome)).await;
-            if let Some(transaction) = handle.decided().await {
+            self.shared.live.cancel(id, outcome);
+            if let Some(transaction) = handle.when(|transaction| transaction.decision().is_some()).await {
                 return Ok(transaction);
             }
         }
@@ -245,19 +251,6 @@ impl Handle {
         }
     }
 
-    /// The payment once it is decided; `None` if it is not driven any more and was not.
-    pub async fn decided(&mut self) -> Option<Arc<Transaction>> {
-        self.when(|transaction| transaction.decision().is_some()).await
-    }
-
-    /// The payment once it has ended or is disputed; `None` if it is not driven any more and had not.
-    pub async fn settled(&mut self) -> Option<Arc<Transaction>> {
-        self.when(|transaction| {
-            transaction.has_ended() || matches!(transaction.phase, protocol::Phase::Disputed { .. })
-        })
-        .await
-    }
-
     /// The payment as it stands; `None` if it has not begun.
     pub fn now(&self) -> Option<Arc<Transaction>> {
         match &*self.view.borrow() {
@@ -266,7 +259,8 @@ impl Handle {
         }
     }
 
-    async fn when(&mut self, test: impl Fn(&Transaction) -> bool) -> Option<Arc<Transaction>> {
+    /// The payment once it passes the test; `None` if it is not driven any more and never did.
+    pub async fn when(&mut self, test: impl Fn(&Transaction) -> bool) -> Option<Arc<Transaction>> {
         let seen = self
             .view
             .wait_for(|view| match view {

@@ -152,6 +152,11 @@ impl Transaction {
         matches!(self.phase, Phase::Completed { .. } | Phase::Aborted { .. })
     }
 
+    /// Whether a caller that waits for the end has waited long enough: ended, or disputed, which takes an operator.
+    pub fn has_settled(&self) -> bool {
+        self.has_ended() || matches!(self.phase, Phase::Disputed { .. })
+    }
+
     /// Whether nothing changes any more without an operator: ended, or disputed with every other branch settled.
     pub fn is_quiet(&self) -> bool {
         match &self.phase {

@@ -691,3 +691,11 @@ fn impossible_histories_do_not_fold() {
         assert_eq!(fold(&histories).unwrap_err().expected, expected);
     }
 }
+
+/// A list goes on after the last payment's beginning: it must be the same before and after the store.
+#[test]
+fn a_beginning_is_of_the_same_instant_however_late_it_is_taken_up() {
+    let policy = Policy::default();
+    let step = decide(&policy, &State::Absent, Input::Begin(terms()), BEGIN_MS + 7);
+    assert_eq!(step.records[0].at_ms, BEGIN_MS);
+}
