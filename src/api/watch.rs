@@ -52,7 +52,8 @@ pub(super) async fn open(
             Some(id)
         }
     };
-    let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
+    // One more, for the goodbye.
+    let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX + 1);
     let watcher = Watcher {
         shared: Arc::clone(shared),
         caller,
@@ -77,6 +78,9 @@ impl Watcher {
     async fn run(mut self, after: u64) {
         let closing = self.shared.closing.clone();
         let sender = self.sender.clone();
+        // A place of its own, so that a slow watcher too is told why there is no more: an end without a reason would look
+        // as if it had seen everything.
+        let goodbye = sender.clone().try_reserve_owned();
         let end = tokio::select! {
             // The end of the gateway before another change, so that a busy feed does not hold up a drain.
             biased;
@@ -84,9 +88,9 @@ impl Watcher {
             () = sender.closed() => None,
             error = self.follow(after) => error,
         };
-        if let Some(error) = end {
-            // A caller that has gone needs no goodbye.
-            let _ = sender.try_send(Err(error.into()));
+        // A caller that has gone needs no goodbye.
+        if let (Some(error), Ok(goodbye)) = (end, goodbye) {
+            goodbye.send(Err(error.into()));
         }
     }
 

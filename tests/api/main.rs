@@ -7,6 +7,10 @@
     clippy::unwrap_used,
     reason = "a test that unwraps what is not there fails, as it should"
 )]
+#![allow(
+    clippy::type_complexity,
+    reason = "the rows of tables are tuples, each explained where it stands"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

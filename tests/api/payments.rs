@@ -218,7 +218,7 @@ async fn everybody_sees_what_is_theirs() {
     })
     .await;
     let listed = alipay.list(Default::default()).await.unwrap().payments;
-    assert_eq!(listed, [redacted.clone()], "a list shows no more");
+    assert_eq!(listed, std::slice::from_ref(&redacted), "a list shows no more");
     let mut stream = alipay.watch("start", "").await.unwrap();
     while let Some(change) = stream.message().await.unwrap() {
         let Some(payment) = change.payment else { continue };
@@ -384,7 +384,7 @@ async fn rates_are_shown_to_everybody_who_is_known() {
             "pinned to a day"
         );
         assert_eq!(get("rates/EUR-USD").await.unwrap().mid_rate, "1.2748");
-        let mut list = async |base: &str| {
+        let list = async |base: &str| {
             let request = causeway::pb::gateway::v1::ListRatesRequest {
                 source_currency: base.into(),
             };

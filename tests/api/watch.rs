@@ -236,7 +236,11 @@ async fn a_watcher_that_is_far_behind_when_the_gateway_drains_is_told_so() {
     let mut stream = slow.watch("start", "").await.unwrap();
     let first = next(&mut stream).await;
     assert_eq!(first.payment, None);
+    // By the time that another has seen everything, this one's share of the gateway is full.
+    let mut quick = apple.watch("start", "").await.unwrap();
+    assert_eq!(changes(&mut quick, ends(150)).await.len(), 450);
     network.begin_drain();
+    refused("a watcher that keeps up", end(&mut quick).await, "DRAINING", &[]);
     // It reads on only now: what was under way comes, and then why there is no more.
     refused("a slow watcher", end(&mut stream).await, "DRAINING", &[]);
     network.end_drain().await.unwrap();

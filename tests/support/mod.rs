@@ -14,7 +14,7 @@ pub mod wire;
 
 use std::{fmt::Debug, future::Future, time::Duration};
 
-pub use clients::{Client, Mock, fault};
+pub use clients::{Client, Mock};
 pub use network::{Network, Settings};
 pub use requests::{ALIPAY, APPLE, PAYPAL, Route};
 pub use wire::Refusal;
