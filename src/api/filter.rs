@@ -1,16 +1,9 @@
 //! The filter of `ListPayments`: comparisons joined by AND (a part of AIP-160).
 
-use crate::payment::RequestId;
+use crate::{coordinator::protocol::Phase, payment::RequestId};
 
 const CHARS_MAX: usize = 1_000;
-const STATES: [&str; 6] = [
-    "PREPARING",
-    "COMMITTING",
-    "COMPLETED",
-    "ABORTING",
-    "ABORTED",
-    "DISPUTED",
-];
+const STATES: [&str; 6] = Phase::NAMES;
 
 /// What to list.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::world::{APPLE, GATEWAY, QUICK, World};
+use crate::world::{APPLE, GATEWAY, QUICK, World, beside_others};
 
 /// Whether grpcurl is there. `CAUSEWAY_REQUIRE_TOOLS` forbids that it is not.
 fn installed() -> bool {
@@ -62,6 +62,7 @@ async fn grpcurl_lists_describes_quotes_pays_and_prints_errors() {
     if !installed() {
         return;
     }
+    let _machine = beside_others();
     let mut world = World::new(QUICK);
     world.start_gateway(&[]);
     tokio::task::block_in_place(|| walk(&world));

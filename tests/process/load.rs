@@ -18,10 +18,11 @@ use causeway::{
 };
 use rusqlite::params;
 
-use crate::world::{ALIPAY, QUICK, Totals, World, eventually, latency, order};
+use crate::world::{ALIPAY, QUICK, Totals, World, alone, eventually, latency, order};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_takes_less_than_15_ms_and_200_callers_find_no_error() {
+    let _machine = alone();
     let mut world = World::new(QUICK);
     world.start_gateway(&[]);
 
@@ -101,6 +102,7 @@ async fn a_payment_takes_less_than_15_ms_and_200_callers_find_no_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_waiting_payments_fit_into_150_mb() {
+    let _machine = alone();
     const WAITING: i64 = 10_000;
     let slow = "voting_ms = 300000\ncommand_ms = 300000\n";
     let timing: String = QUICK
@@ -142,6 +144,7 @@ async fn ten_thousand_waiting_payments_fit_into_150_mb() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_finished_payments_do_not_delay_the_start() {
+    let _machine = alone();
     const FINISHED: u64 = 1_000_000;
     let mut world = World::new(QUICK);
     // One real payment is the pattern: what it left is repeated under other ids.

@@ -1,4 +1,5 @@
 //! Real processes on loopback: killed at every named point, loaded, measured, and called with grpcurl.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod demo;
 mod grpcurl;

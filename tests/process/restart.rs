@@ -12,7 +12,8 @@ use causeway::{
 };
 
 use crate::world::{
-    ALIPAY, APPLE, QUICK, Totals, World, eventually, fault, insist, latency, order, quote_request, quoted,
+    ALIPAY, APPLE, QUICK, Totals, World, beside_others, eventually, fault, insist, latency, order, quote_request,
+    quoted,
 };
 
 /// Kills the gateway at the point, starts it again, and answers with what the payment came to. With `retry` the caller
@@ -73,6 +74,7 @@ fn on_the_way_to_commit(point: HaltPoint) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_and_asked_again_the_wallets_move_once() {
+    let _machine = beside_others();
     let mut points = 0;
     for point in HaltPoint::ALL.into_iter().filter(|point| on_the_way_to_commit(*point)) {
         let (world, name, answer) = killed_at(point, "alice", true).await;
@@ -95,6 +97,7 @@ async fn killed_at_every_point_and_asked_again_the_wallets_move_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_and_never_asked_again_both_sides_agree() {
+    let _machine = beside_others();
     for point in HaltPoint::ALL.into_iter().filter(|point| on_the_way_to_commit(*point)) {
         let (world, name, _) = killed_at(point, "alice", false).await;
         if point == HaltPoint::BeforeBegun {
@@ -129,6 +132,7 @@ async fn killed_at_every_point_and_never_asked_again_both_sides_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_of_an_abort_no_wallet_moves() {
+    let _machine = beside_others();
     let points = [
         HaltPoint::AfterBegun,
         HaltPoint::BeforeAbortDecided,
@@ -164,6 +168,7 @@ async fn killed_at_every_point_of_an_abort_no_wallet_moves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partners_that_crash_after_acting_move_once() {
+    let _machine = beside_others();
     let mut crashes = 0;
     for partner in [APPLE, ALIPAY] {
         for command in ["prepare", "commit"] {
@@ -199,6 +204,7 @@ async fn partners_that_crash_after_acting_move_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partner_that_is_away_for_the_commit_gets_it_when_it_is_back() {
+    let _machine = beside_others();
     let mut world = World::new(QUICK);
     world.start_gateway(&["--halt-at", "after-commit-decided"]);
     let mut client = world.payments();
@@ -231,6 +237,7 @@ async fn a_partner_that_is_away_for_the_commit_gets_it_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_outlives_its_gateway_is_asked_for_and_released() {
+    let _machine = beside_others();
     // The gateway's store is gone with its machine: a new one knows nothing, and unknown is aborted.
     let mut world = World::new(
         &QUICK
@@ -268,6 +275,7 @@ async fn a_hold_that_outlives_its_gateway_is_asked_for_and_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_drains_and_a_second_gateway_on_the_same_file_is_refused() {
+    let _machine = beside_others();
     let mut world = World::new(QUICK);
     world.start_gateway(&[]);
     let config = world.path().join("gateway.toml").display().to_string();
@@ -304,6 +312,7 @@ async fn a_stop_drains_and_a_second_gateway_on_the_same_file_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_partner_that_is_away() {
+    let _machine = beside_others();
     let mut world = World::new(&format!("{QUICK}drain_ms = 500\n"));
     world.start_gateway(&[]);
     world

@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,19 @@ voting_ladder_ms = [50, 100, 200]
 delivery_ladder_ms = [50, 100, 200, 400]
 recovery_interval_ms = 1000
 ";
+
+/// Who uses the machine. What is measured is measured alone; everything else runs side by side.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// For tests that start processes and measure nothing.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For tests that measure.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A process and what it has said.
 pub struct Process {

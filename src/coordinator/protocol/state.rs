@@ -438,6 +438,16 @@ impl Event {
 }
 
 impl Phase {
+    /// Every name, in the order of the numbers that states have in the API.
+    pub const NAMES: [&'static str; 6] = [
+        "PREPARING",
+        "COMMITTING",
+        "COMPLETED",
+        "ABORTING",
+        "ABORTED",
+        "DISPUTED",
+    ];
+
     /// The state's name on the wire, without its prefix.
     pub fn name(&self) -> &'static str {
         match self {

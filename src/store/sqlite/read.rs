@@ -7,23 +7,13 @@ use super::{
     read_error,
 };
 use crate::{
-    coordinator::protocol::fold,
+    coordinator::protocol::{Phase, fold},
     payment::{PaymentId, QuoteId},
 };
 
-/// The states as the `payment` table has them, by their numbers in the API.
-const STATES: [&str; 6] = [
-    "PREPARING",
-    "COMMITTING",
-    "COMPLETED",
-    "ABORTING",
-    "ABORTED",
-    "DISPUTED",
-];
-
-/// The number of a state, by its name. Panics on a name that is none, which is a bug.
+/// The number of a state as the `payment` table has it, by its name. Panics on a name that is none, which is a bug.
 pub fn state_code(name: &str) -> i64 {
-    let index = STATES.iter().position(|state| *state == name);
+    let index = Phase::NAMES.iter().position(|state| *state == name);
     1 + index.unwrap_or_else(|| panic!("bug: no state {name}")) as i64
 }
 
