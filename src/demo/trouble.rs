@@ -8,10 +8,10 @@ use super::{
     DemoError,
     books::Ending,
     cast::{ALICE, EMMA, LI_WEI, Network},
-    clients::until,
+    clients::{ended, ending, fault, state_name, until},
     cluster::{Member, VOTING_MS},
     deal::Fixed,
-    story::{Stage, Wallets, ended, ending, fault, state_name},
+    story::{Stage, Wallets},
     sums::{print, units},
     table::{Align, Table},
 };
