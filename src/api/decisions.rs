@@ -30,7 +30,10 @@ impl DecisionService for Api {
         if let Some(partner) = caller.confined_to()
             && !transaction.terms.takes_part(partner)
         {
-            return Err(ApiError::new(ErrorReason::PaymentNotFound, format!("payment: no payment {id}")).into());
+            let message = format!("payment: no payment {id}");
+            return Err(ApiError::new(ErrorReason::PaymentNotFound, message)
+                .with("field", "payment")
+                .into());
         }
         let answer = match transaction.decision() {
             Some(Decision::Commit) => pb::GetDecisionResponse {

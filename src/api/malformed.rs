@@ -76,16 +76,27 @@ fn translate(response: Response<Body>) -> Response<Body> {
     Status::from(error).into_http()
 }
 
-/// The field's path out of prost's "Outer.field: Inner.field: what is wrong".
+/// The field's path out of prost's "Inner.field: Outer.field: what is wrong": it starts where it failed.
 fn path(problem: &str) -> Option<String> {
-    let fields: Vec<_> = problem
-        .split(": ")
-        .map_while(|part| {
-            let (message, field) = part.split_once('.')?;
-            let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            (is_name(message) && is_name(field)).then_some(field)
-        })
-        .collect();
+    let mut fields = Vec::new();
+    let mut inner = None;
+    for part in problem.split(": ") {
+        let Some((message, field)) = part.split_once('.') else {
+            break;
+        };
+        let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !(is_name(message) && is_name(field)) {
+            break;
+        }
+        // prost names the oneof; callers know its fields. Only one of them is a text.
+        fields.push(match (message, field, inner) {
+            ("Payment", "pricing", Some("MarketOrder")) => "market",
+            ("Payment", "pricing", None) if problem.contains("invalid string value") => "quote",
+            _ => field,
+        });
+        inner = Some(message);
+    }
+    fields.reverse();
     (!fields.is_empty()).then(|| fields.join("."))
 }
 
@@ -96,12 +107,33 @@ mod tests {
     #[test]
     fn the_path_is_read_from_what_prost_says() {
         let nested =
-            "CreatePaymentRequest.payment: Payment.payer: Party.account: invalid string value: data is not UTF-8";
+            "Party.account: Payment.payer: CreatePaymentRequest.payment: invalid string value: data is not UTF-8";
         assert_eq!(path(nested).as_deref(), Some("payment.payer.account"));
         assert_eq!(
             path("GetPaymentRequest.name: invalid string value: data is not UTF-8").as_deref(),
             Some("name")
         );
         assert_eq!(path("invalid wire type value: 7"), None);
+        // A oneof goes by the name of the field that is set.
+        for (problem, field) in [
+            (
+                "Payment.pricing: CreatePaymentRequest.payment: invalid string value",
+                "payment.quote",
+            ),
+            (
+                "Payment.pricing: CreatePaymentRequest.payment: buffer underflow",
+                "payment.pricing",
+            ),
+            (
+                "MarketOrder.worst_rate: Payment.pricing: CreatePaymentRequest.payment: invalid string value",
+                "payment.market.worst_rate",
+            ),
+            (
+                "Money.amount: MarketOrder.amount: Payment.pricing: CreatePaymentRequest.payment: invalid string value",
+                "payment.market.amount.amount",
+            ),
+        ] {
+            assert_eq!(path(problem).as_deref(), Some(field), "{problem}");
+        }
     }
 }

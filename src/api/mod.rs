@@ -19,6 +19,7 @@ mod watch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
 
 pub use caller::Caller;
 pub use malformed::MalformedLayer;
+
+/// How many payments begin at once. They share an fsync, and the next ones queue while it lasts.
+const BEGINS_MAX: usize = 128;
 
 /// What all services share.
 #[derive(Clone)]
@@ -48,6 +52,8 @@ struct Shared {
     trust_domain: String,
     identities: Vec<(Principal, PartnerName)>,
     corridors: BTreeMap<Corridor, CorridorTerms>,
+    /// Room for payments that begin: from the decoding of the request to the first record on disk.
+    begins: Semaphore,
     /// Cancelled when the gateway drains: streams end.
     closing: CancellationToken,
 }
@@ -77,6 +83,7 @@ impl Api {
                 trust_domain: config.trust_domain.clone(),
                 identities,
                 corridors: config.corridors.clone(),
+                begins: Semaphore::new(BEGINS_MAX),
                 closing,
             }),
         }

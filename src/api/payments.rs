@@ -36,8 +36,17 @@ impl PaymentService for Api {
         &self,
         request: Request<pb::CreatePaymentRequest>,
     ) -> Result<Response<pb::Payment>, Status> {
-        // In boxes of their own: what the beginning needs is given back before the payment is waited for.
-        let (caller, created, waiting) = Box::pin(open(Arc::clone(&self.shared), request)).await?;
+        let received = Instant::now();
+        // So many payments begin at once and no more: a burst waits here, where a request is all that it holds.
+        let begins = self
+            .shared
+            .begins
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        // In a box of its own: what the beginning needs is given back before the payment is waited for.
+        let (caller, created, waiting) = Box::pin(open(Arc::clone(&self.shared), request, received)).await?;
+        drop(begins);
         let transaction = match created {
             Created::Begun(transaction) => transaction,
             Created::Draft(terms) => return Ok(Response::new(encode::draft(&caller, &terms))),
@@ -109,8 +118,8 @@ struct Waiting {
 async fn open(
     shared: Arc<Shared>,
     request: Request<pb::CreatePaymentRequest>,
+    received: Instant,
 ) -> Result<(Caller, Created, Waiting), ApiError> {
-    let received = Instant::now();
     let initiator = Caller::of(&shared, &request)?.into_partner()?;
     let deadline = deadline(request.metadata()).map(|left| Deadline { received, left });
     let request = request.into_inner();
@@ -143,19 +152,29 @@ async fn create(
     let order = decode::order(request)?;
     let id = PaymentId::derive(&initiator, &order.request_id);
 
-    // Before anything that changes with time: a retry is answered with its payment even if its quote has lapsed since.
-    if let Some(transaction) = shared.coordinator.find(id).await? {
+    if let Some(existing) = shared.coordinator.attach(id) {
+        let transaction = begun(shared, existing, id).await?;
         same_order(&transaction, &order)?;
         return Ok(Created::Begun(transaction));
     }
-    let terms = terms(shared, initiator, id, order, deadline).await?;
-    if request.validate_only {
-        return Ok(Created::Draft(Box::new(terms)));
-    }
-    let order = terms.order.clone();
+    let terms = match terms(shared, initiator, id, &order, deadline).await {
+        Ok(terms) if !request.validate_only => terms,
+        // A retry is answered with its payment even if its quote has lapsed since, or the rate has changed. That it is one
+        // is looked up only here: a request that can begin finds out when it does.
+        outcome => {
+            return match (shared.coordinator.find(id).await?, outcome) {
+                (Some(transaction), _) => {
+                    same_order(&transaction, &order)?;
+                    Ok(Created::Begun(transaction))
+                }
+                (None, Ok(terms)) => Ok(Created::Draft(Box::new(terms))),
+                (None, Err(error)) => Err(error),
+            };
+        }
+    };
     let handle = shared.coordinator.begin(Arc::new(terms))?;
     let transaction = begun(shared, handle, id).await?;
-    // Somebody else's call with the same id may have been a moment earlier.
+    // It may have begun before, by another body under the same id.
     same_order(&transaction, &order)?;
     Ok(Created::Begun(transaction))
 }
@@ -174,7 +193,7 @@ async fn terms(
     shared: &Shared,
     initiator: PartnerName,
     id: PaymentId,
-    order: Order,
+    order: &Order,
     deadline: Option<Deadline>,
 ) -> Result<Terms, ApiError> {
     let now_ms = shared.now_ms();
@@ -188,7 +207,7 @@ async fn terms(
         OrderPricing::Quote(quote_id) => {
             let stored = quotes::find(shared, *quote_id, Some(&initiator), "payment.quote").await?;
             let quote = stored.quote;
-            let mismatches = quote.mismatches(&order);
+            let mismatches = quote.mismatches(order);
             if !mismatches.is_empty() {
                 return Err(quote_mismatch(&mismatches));
             }
@@ -234,8 +253,8 @@ async fn terms(
     Ok(Terms {
         id,
         initiator,
-        branches: Terms::legs(&order, &conversion),
-        order,
+        branches: Terms::legs(order, &conversion),
+        order: order.clone(),
         conversion,
         origin,
         begin_ms: now_ms,

@@ -122,7 +122,7 @@ impl Default for Limits {
             message_bytes: 64 * 1024,
             connections: 10_000,
             streams_per_connection: 10_000,
-            calls_per_partner: 4_096,
+            calls_per_partner: 2_048,
             handshake_ms: 10_000,
         }
     }

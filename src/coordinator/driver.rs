@@ -42,18 +42,19 @@ enum Gone {
 }
 
 impl Driver {
-    pub fn new(shared: Arc<Shared>, id: PaymentId, seat: Seat) -> Self {
-        Self {
+    /// In a box: it moves from one future into the next, and would be kept in each.
+    pub fn new(shared: Arc<Shared>, id: PaymentId, seat: Seat) -> Box<Self> {
+        Box::new(Self {
             shared,
             id,
             seat,
             state: State::Absent,
             calls: Calls::default(),
-        }
+        })
     }
 
     /// Begins the payment and drives it to its end.
-    pub async fn run_new(mut self, terms: Arc<Terms>) {
+    pub async fn run_new(mut self: Box<Self>, terms: Arc<Terms>) {
         let shared = Arc::clone(&self.shared);
         let _leave = Leave {
             live: &shared.live,
@@ -72,7 +73,7 @@ impl Driver {
     }
 
     /// Goes on with a payment that was read from the store.
-    pub async fn run_recovered(mut self, state: State) {
+    pub async fn run_recovered(mut self: Box<Self>, state: State) {
         let shared = Arc::clone(&self.shared);
         let _leave = Leave {
             live: &shared.live,

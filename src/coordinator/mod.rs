@@ -59,7 +59,7 @@ impl Default for Options {
         Self {
             policy: Policy::default(),
             redeliveries_per_second: 500,
-            calls_per_partner: 4_096,
+            calls_per_partner: 2_048,
             recovery_interval: Duration::from_secs(30),
             halts: Halts::default(),
         }

@@ -41,7 +41,7 @@ pub fn wake_at(state: &State) -> Option<i64> {
 
 fn begin(policy: &Policy, terms: Arc<Terms>, now_ms: i64) -> Step {
     let record = Record {
-        // Not now, which may be a moment later: it is where the payment stands in lists, and what the store gives back.
+        // The terms' own instant, not this one: what is read back must be what was answered, to the millisecond.
         at_ms: terms.begin_ms,
         event: Event::Begun(terms),
     };
@@ -243,6 +243,7 @@ impl<'a> Draft<'a> {
         }
         self.ask_due();
         self.end_if_settled(decision);
+        self.keep_evidence();
     }
 
     fn commit(&mut self) {
@@ -321,6 +322,20 @@ impl<'a> Draft<'a> {
         {
             let branches = self.transaction.knowledge();
             self.push(Event::Ended { branches });
+        }
+    }
+
+    /// What the other branches did of a disputed payment is evidence too. There is no end that would write it down, and
+    /// an operator decides by it; without it, recovery would send the decision again for ever.
+    fn keep_evidence(&mut self) {
+        let Phase::Disputed { outcome, .. } = &self.transaction.phase else {
+            return;
+        };
+        let last = |test: fn(&Event) -> bool| self.step.records.iter().rposition(|record| test(&record.event));
+        let learned = last(|event| matches!(event, Event::Learned { .. }));
+        if learned > last(|event| matches!(event, Event::Disputed { .. })) {
+            let outcome = outcome.clone();
+            self.dispute(outcome);
         }
     }
 

@@ -362,6 +362,8 @@ fn money_that_moves_before_the_decision_is_disputed() {
     bench.answer(CREDIT, Answer::Aborted);
     assert_eq!(bench.phase(), "DISPUTED");
     assert!(bench.transaction().is_quiet());
+    // What the other branch did outlives the process.
+    assert_eq!(bench.events, ["begun", "abort decided", "disputed", "disputed"]);
 }
 
 #[test]
