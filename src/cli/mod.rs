@@ -5,7 +5,7 @@ mod demo;
 mod mock_partner;
 mod serve;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,6 +78,7 @@ fn log(arguments: &Arguments) -> Result<(), Failure> {
     };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if arguments.log_json {
         subscriber.json().init();

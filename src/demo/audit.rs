@@ -4,9 +4,9 @@ use super::{
     DemoError,
     books::{Account, Ending, Findings, Listed, Movement},
     cast::Network,
-    clients::{Clients, until},
+    clients::{Clients, ending, state_name, until},
     cluster::Member,
-    story::{Stage, ending, state_name},
+    story::Stage,
     sums::{hundredths, print},
     table::{Align, Table},
 };

@@ -10,6 +10,7 @@ use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{
     DemoError,
+    books::Ending,
     cast::{Network, OPERATOR, Wallet},
     cluster::{Cluster, Member},
     sums::hundredths,
@@ -221,6 +222,43 @@ impl Clients {
     fn mock(&self, network: Network) -> MockServiceClient<Channel> {
         MockServiceClient::new(self.mocks[&network].clone())
     }
+}
+
+/// A fault that meets one command.
+pub fn fault(kind: mock::fault::Kind, command: mock::fault::Command) -> mock::Fault {
+    mock::Fault {
+        kind: kind.into(),
+        command: command.into(),
+        count: 1,
+        ..Default::default()
+    }
+}
+
+/// How it ended, if it did.
+pub fn ending(payment: &gateway::Payment) -> Ending {
+    use gateway::payment::State;
+    match payment.state() {
+        State::Completed => Ending::Completed,
+        State::Aborted => Ending::Aborted,
+        State::Unspecified | State::Preparing | State::Committing | State::Aborting | State::Disputed => {
+            Ending::InDoubt
+        }
+    }
+}
+
+/// "COMPLETED".
+pub fn state_name(payment: &gateway::Payment) -> &'static str {
+    let name = payment.state().as_str_name();
+    name.strip_prefix("STATE_").unwrap_or(name)
+}
+
+/// The payment, once it has ended; waits for it.
+pub async fn ended(clients: &Clients, network: Network, name: &str) -> Result<gateway::Payment, DemoError> {
+    until("the payment to end", async || {
+        let payment = clients.payment(network, name).await?;
+        Ok((ending(&payment) != Ending::InDoubt).then_some(payment))
+    })
+    .await
 }
 
 /// Looks until the condition is there.

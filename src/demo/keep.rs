@@ -1,12 +1,15 @@
 //! What can be tried when everything goes on running: commands to paste.
 
+use std::path::Path;
+
 use super::{
     DemoError,
-    cast::{ALICE, EMMA, GATEWAY, LI_WEI, Network, OPERATOR},
+    cast::{ALICE, LI_WEI, Network, OPERATOR},
     cluster::{Cluster, Member},
     day::Day,
     deal::{Deal, Fixed},
-    sums::units,
+    sums::{print, units},
+    table::{Align, Table},
     tell::Tell,
 };
 use crate::{authn::Role, pb::gateway::v1::Payment, tls::TlsFiles};
@@ -19,10 +22,13 @@ pub fn show_running(tell: &mut Tell, cluster: &Cluster) -> Result<(), DemoError>
         "Certificates, stores, logs and gateway.toml are in {folder}. To stop it all and to clean up:"
     ))?;
     let pids: Vec<_> = cluster.pids().map(|(_, pid)| pid.to_string()).collect();
-    tell.line(&format!("kill {}; rm -r {folder}\n", pids.join(" ")))?;
+    let quoted = quoted(&folder.to_string());
+    tell.line(&format!("kill {}; rm -r {quoted}\n", pids.join(" ")))?;
+    let mut table = Table::new([("process", Align::Left), ("process id", Align::Right)]);
     for (name, pid) in cluster.pids() {
-        tell.say(&format!("{name} is process {pid}"))?;
+        table.row([name.into(), pid.to_string()]);
     }
+    tell.show(&table)?;
     Ok(())
 }
 
@@ -31,26 +37,33 @@ pub fn show_commands(tell: &mut Tell, cluster: &Cluster, day: &Day, earlier: &Pa
     let apple_pay = Caller::new(cluster, Role::Partner, Network::ApplePay.name(), Member::Gateway)?;
     let operator = |member| Caller::new(cluster, Role::Operator, OPERATOR, member);
     let deal = Deal::new(day, ALICE, LI_WEI, Fixed::Send(units(10)))?;
-    let usd_cny = format!("{}-{}", ALICE.network.currency(), LI_WEI.network.currency());
+    let (from, to) = (ALICE.network, LI_WEI.network);
+    let (source_partner, target_partner) = (from.resource(), to.resource());
+    let (source, target) = (from.currency(), to.currency());
+    let amount = format!(r#"{{"currency": "{source}", "amount": "{}"}}"#, print(deal.send));
     let quote = format!(
-        r#"{{"quote": {{"corridor": {{"source_partner": "{}", "source_currency": "{}", "target_partner": "{}", "target_currency": "{}"}}, "fixed_side": "FIXED_SIDE_SEND", "amount": {{"currency": "USD", "amount": "10.00"}}}}}}"#,
-        ALICE.network.resource(),
-        ALICE.network.currency(),
-        LI_WEI.network.resource(),
-        LI_WEI.network.currency(),
+        r#"{{
+    "quote": {{
+      "corridor": {{"source_partner": "{source_partner}", "source_currency": "{source}",
+                   "target_partner": "{target_partner}", "target_currency": "{target}"}},
+      "fixed_side": "FIXED_SIDE_SEND", "amount": {amount}
+    }}
+  }}"#
     );
+    let (request_id, rate) = (uuid::Uuid::new_v4(), deal.rate);
+    let (payer, payee) = (ALICE.account, LI_WEI.account);
     let pay = format!(
-        r#"{{"request_id": "{}", "payment": {{"payer": {{"partner": "{}", "account": "{}"}}, "payee": {{"partner": "{}", "account": "{}"}}, "market": {{"fixed_side": "FIXED_SIDE_SEND", "amount": {{"currency": "USD", "amount": "10.00"}}, "worst_rate": "{}", "source_currency": "{}", "target_currency": "{}"}}}}}}"#,
-        uuid::Uuid::new_v4(),
-        ALICE.network.resource(),
-        ALICE.account,
-        LI_WEI.network.resource(),
-        LI_WEI.account,
-        deal.rate,
-        ALICE.network.currency(),
-        LI_WEI.network.currency(),
+        r#"{{
+    "request_id": "{request_id}",
+    "payment": {{
+      "payer": {{"partner": "{source_partner}", "account": "{payer}"}},
+      "payee": {{"partner": "{target_partner}", "account": "{payee}"}},
+      "market": {{"fixed_side": "FIXED_SIDE_SEND", "amount": {amount}, "worst_rate": "{rate}",
+                 "source_currency": "{source}", "target_currency": "{target}"}}
+    }}
+  }}"#
     );
-    let service = |name: &str| format!("causeway.{GATEWAY}.v1.{name}");
+    let service = |name: &str| format!("causeway.gateway.v1.{name}");
     tell.heading("To try with grpcurl")?;
     tell.say("What the gateway serves:")?;
     tell.line(&apple_pay.plain("list"))?;
@@ -58,7 +71,7 @@ pub fn show_commands(tell: &mut Tell, cluster: &Cluster, day: &Day, earlier: &Pa
     tell.say("The rate of the day, and a quote:")?;
     tell.line(&apple_pay.call(
         &service("RateService/GetRate"),
-        &format!(r#"{{"name": "rates/{usd_cny}"}}"#),
+        &format!(r#"{{"name": "rates/{source}-{target}"}}"#),
     ))?;
     tell.line(&apple_pay.call(&service("QuoteService/CreateQuote"), &quote))?;
     tell.say("Alice pays Li Wei 10.00 USD. Paste it twice: the money moves once.")?;
@@ -68,9 +81,9 @@ pub fn show_commands(tell: &mut Tell, cluster: &Cluster, day: &Day, earlier: &Pa
     tell.line(&apple_pay.call(&service("PaymentService/GetPayment"), &name))?;
     tell.say("Every change of every payment from the beginning, and then whatever comes (Ctrl-C ends it):")?;
     tell.line(&apple_pay.call(&service("PaymentService/WatchPayments"), r#"{"resume_token": "start"}"#))?;
-    tell.say("As an operator: all payments, and the accounts of a network.")?;
+    tell.say("As an operator: all payments, and the accounts of Apple Pay and of Alipay.")?;
     tell.line(&operator(Member::Gateway)?.call(&service("PaymentService/ListPayments"), "{}"))?;
-    for wallet in [ALICE, EMMA] {
+    for wallet in [ALICE, LI_WEI] {
         let caller = operator(Member::Partner(wallet.network))?;
         tell.line(&caller.call("causeway.mock.v1.MockService/ListAccounts", "{}"))?;
     }
@@ -102,11 +115,28 @@ impl Caller {
 
     fn certificates(&self) -> String {
         let TlsFiles { ca, cert, key } = &self.files;
-        format!(
-            "-cacert {} -cert {} -key {}",
-            ca.display(),
-            cert.display(),
-            key.display()
-        )
+        let path = |path: &Path| quoted(&path.display().to_string());
+        format!("-cacert {} -cert {} -key {}", path(ca), path(cert), path(key))
+    }
+}
+
+/// As one word for a shell; bare if it is one already.
+fn quoted(text: &str) -> String {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if text.bytes().all(is_word) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn paths_are_one_word_for_a_shell() {
+        assert_eq!(quoted("/tmp/causeway-demo-Ab1/certs"), "/tmp/causeway-demo-Ab1/certs");
+        assert_eq!(quoted("/tmp/it's $HOME"), r"'/tmp/it'\''s $HOME'");
     }
 }

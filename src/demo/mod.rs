@@ -59,7 +59,7 @@ pub struct DemoOptions {
 #[non_exhaustive]
 pub enum DemoError {
     /// The story was told, and not all was as it must be. All of it is told already.
-    #[error("the books are not as they must be: {0} differences, told above")]
+    #[error("the books are not as they must be; differences, told above: {0}")]
     Differs(usize),
     /// Somebody asked to stop.
     #[error("interrupted; everything is stopped and removed")]

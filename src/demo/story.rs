@@ -11,7 +11,7 @@ use super::{
     DemoError,
     books::{Books, Ending},
     cast::{ALICE, LI_WEI, Network, Wallet},
-    clients::{Balance, Clients, until},
+    clients::{Balance, Clients, ending, fault, state_name, until},
     cluster::{Cluster, Member},
     day::Day,
     deal::{Deal, Fixed},
@@ -20,8 +20,11 @@ use super::{
     tell::Tell,
 };
 use crate::pb::{
-    gateway::v1::{Payment, payment::State},
-    mock::v1::{Fault, fault},
+    gateway::v1::Payment,
+    mock::v1::{
+        Fault,
+        fault::{Command, Kind},
+    },
 };
 
 /// How long Alice's phone waits before it sends again: so short that three times is less than Alipay takes.
@@ -139,9 +142,9 @@ impl Stage<'_> {
         self.show_deal(&deal)?;
         let slow = Fault {
             latency_ms: ALIPAY_LATENCY_MS,
-            ..fault(fault::Kind::Latency, fault::Command::Prepare)
+            ..fault(Kind::Latency, Command::Prepare)
         };
-        let lost = fault(fault::Kind::LoseAnswer, fault::Command::Prepare);
+        let lost = fault(Kind::LoseAnswer, Command::Prepare);
         self.clients.set_faults(Network::Alipay, &[slow, lost]).await?;
         let before = self.look(&[ALICE, LI_WEI]).await?;
 
@@ -374,40 +377,4 @@ impl Stage<'_> {
         self.differences.push(difference);
         Ok(())
     }
-}
-
-/// A fault that meets one command.
-pub fn fault(kind: fault::Kind, command: fault::Command) -> Fault {
-    Fault {
-        kind: kind.into(),
-        command: command.into(),
-        count: 1,
-        ..Default::default()
-    }
-}
-
-/// How it ended, if it did.
-pub fn ending(payment: &Payment) -> Ending {
-    match payment.state() {
-        State::Completed => Ending::Completed,
-        State::Aborted => Ending::Aborted,
-        State::Unspecified | State::Preparing | State::Committing | State::Aborting | State::Disputed => {
-            Ending::InDoubt
-        }
-    }
-}
-
-/// "COMPLETED".
-pub fn state_name(payment: &Payment) -> &'static str {
-    let name = payment.state().as_str_name();
-    name.strip_prefix("STATE_").unwrap_or(name)
-}
-
-/// That the gateway has not told everyone within the bound would be told as a difference later; here it is an error.
-pub async fn ended(clients: &Clients, network: Network, name: &str) -> Result<Payment, DemoError> {
-    until("the payment to end", async || {
-        let payment = clients.payment(network, name).await?;
-        Ok((ending(&payment) != Ending::InDoubt).then_some(payment))
-    })
-    .await
 }

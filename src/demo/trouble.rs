@@ -8,10 +8,10 @@ use super::{
     DemoError,
     books::Ending,
     cast::{ALICE, EMMA, LI_WEI, Network},
-    clients::until,
+    clients::{ended, ending, fault, state_name, until},
     cluster::{Member, VOTING_MS},
     deal::Fixed,
-    story::{Stage, Wallets, ended, ending, fault, state_name},
+    story::{Stage, Wallets},
     sums::{print, units},
     table::{Align, Table},
 };
@@ -91,10 +91,10 @@ impl Stage<'_> {
         let before = self.look(&[LI_WEI, ALICE]).await?;
 
         let request = deal.request_at_market("demo-6");
-        let (name, frozen, holds, heard) = {
+        let (name, heard) = {
             let paying = self.clients.pay_once(Network::Alipay, request.clone());
             tokio::pin!(paying);
-            let (name, frozen, holds) = tokio::select! {
+            let name = tokio::select! {
                 biased;
                 halted = self.halted() => halted?,
                 answer = &mut paying => {
@@ -103,8 +103,13 @@ impl Stage<'_> {
                 }
             };
             self.cluster.kill(Member::Gateway).await?;
-            (name, frozen, holds, paying.await)
+            (name, paying.await)
         };
+        let frozen = self.look(&[LI_WEI, ALICE]).await?;
+        let mut holds = 0;
+        for network in [Network::Alipay, Network::ApplePay] {
+            holds += self.clients.holds(network, "prepared", &name).await?.len();
+        }
         self.show_frozen(&frozen)?;
         self.expect(holds == 2, || {
             format!("{name}: {holds} networks have promised, expected both")
@@ -182,17 +187,11 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Waits until the gateway has stopped half-way. Answers with the payment, the wallets, and how many have promised.
-    async fn halted(&self) -> Result<(String, Wallets, usize), DemoError> {
+    /// The payment at which the gateway has stopped half-way; waits for it.
+    async fn halted(&self) -> Result<String, DemoError> {
         let halted = format!("halted at {}: ", HaltPoint::AfterCommitDecided);
         let line = self.cluster.says(Member::Gateway, &halted).await?;
-        let name = line.split_once(&halted).map_or("", |(_, name)| name).to_owned();
-        let frozen = self.look(&[LI_WEI, ALICE]).await?;
-        let mut holds = 0;
-        for network in [Network::Alipay, Network::ApplePay] {
-            holds += self.clients.holds(network, "prepared", &name).await?.len();
-        }
-        Ok((name, frozen, holds))
+        Ok(line.split_once(&halted).map_or("", |(_, name)| name).to_owned())
     }
 
     fn show_frozen(&mut self, frozen: &Wallets) -> Result<(), DemoError> {
