@@ -142,6 +142,8 @@ pub struct Timing {
     pub hold: Duration,
     /// How much of the caller's deadline is kept for the answer.
     pub answer_margin: Duration,
+    /// How long a caller without a deadline is kept waiting for the end; then it is told the decision.
+    pub answer: Duration,
     /// How long a stopping gateway waits for payments under way.
     pub drain: Duration,
     /// How often the store is searched for payments that nobody drives.
@@ -593,6 +595,7 @@ impl Checker {
             voting_min: self.millis("timing.voting_min_ms", raw.voting_min_ms, 1),
             hold: self.millis("timing.hold_ms", raw.hold_ms, 1_000),
             answer_margin: self.millis("timing.answer_margin_ms", raw.answer_margin_ms, 1),
+            answer: self.millis("timing.answer_ms", raw.answer_ms, 100),
             drain: self.millis("timing.drain_ms", raw.drain_ms, 0),
             recovery_interval: self.millis("timing.recovery_interval_ms", raw.recovery_interval_ms, 100),
         };

@@ -359,14 +359,13 @@ async fn answer(shared: &Shared, mut seen: Arc<Transaction>, waiting: Waiting) -
             true => transaction.decision().is_some(),
             false => transaction.has_settled(),
         });
-        let reached = match waiting.deadline {
-            None => wanted.await,
-            Some(deadline) => {
-                // Half of the margin is for the way back.
-                let left = deadline.left().saturating_sub(shared.timing.answer_margin / 2);
-                tokio::time::timeout(left, wanted).await.ok().flatten()
-            }
+        let left = match waiting.deadline {
+            // Half of the margin is for the way back.
+            Some(deadline) => deadline.left().saturating_sub(shared.timing.answer_margin / 2),
+            // A partner that stays away must not keep a caller for ever: the decision stands, and it is told.
+            None => shared.timing.answer,
         };
+        let reached = tokio::time::timeout(left, wanted).await.ok().flatten();
         if let Some(transaction) = reached.or_else(|| handle.now()) {
             seen = transaction;
         }

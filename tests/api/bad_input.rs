@@ -1466,7 +1466,11 @@ async fn every_text_that_is_not_utf_8() {
     // More than the gateway takes.
     let huge = Route::USD_CNY.send(&"x".repeat(1 << 20), "100");
     let answer: Result<Payment, Status> = apple.create(huge).await;
-    assert_eq!(answer.unwrap_err().code(), tonic::Code::OutOfRange);
+    let refusal = Refusal::from(&answer.expect_err("too large"));
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (tonic::Code::ResourceExhausted, "REQUEST_TOO_LARGE")
+    );
     assert!(create.starts_with(PAYMENTS));
     nothing_happened(&network, &before).await;
 }
