@@ -275,3 +275,6 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,3 +27,5 @@ pub use state::{Branch, Decision, Delivery, Impossible, Knowledge, Phase, State,
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::{test_terms, test_terms_of};

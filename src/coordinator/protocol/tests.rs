@@ -15,6 +15,20 @@ const DEBIT: BranchId = BranchId::DEBIT;
 const CREDIT: BranchId = BranchId::CREDIT;
 
 fn terms() -> Arc<Terms> {
+    terms_between("r-1", BEGIN_MS, DECIDE_BY_MS)
+}
+
+/// Terms that begin at this instant and can be decided for a minute.
+pub(in crate::coordinator) fn test_terms(begin_ms: i64) -> Arc<Terms> {
+    test_terms_of("r-1", begin_ms)
+}
+
+/// The same of another request.
+pub(in crate::coordinator) fn test_terms_of(request_id: &str, begin_ms: i64) -> Arc<Terms> {
+    terms_between(request_id, begin_ms, begin_ms + 60_000)
+}
+
+fn terms_between(request_id: &str, begin_ms: i64, decide_by_ms: i64) -> Arc<Terms> {
     let party = |partner: &str, account: &str| Party {
         partner: PartnerName::parse(partner).unwrap(),
         account: AccountId::parse(account).unwrap(),
@@ -22,7 +36,7 @@ fn terms() -> Arc<Terms> {
     let rate = Rate::parse(Currency::USD, Currency::CNY, "6.1").unwrap();
     let amount = crate::money::Amount::parse(Currency::USD, "10.00").unwrap();
     let order = Order {
-        request_id: RequestId::parse("r-1").unwrap(),
+        request_id: RequestId::parse(request_id).unwrap(),
         payer: party("apple-pay", "alice"),
         payee: party("alipay", "bob"),
         pricing: OrderPricing::Market(MarketOrder {
@@ -48,9 +62,9 @@ fn terms() -> Arc<Terms> {
             source: "test".into(),
             date: "2014-10-28".into(),
         },
-        begin_ms: BEGIN_MS,
-        decide_by_ms: DECIDE_BY_MS,
-        hold_expire_ms: 60_000,
+        begin_ms,
+        decide_by_ms,
+        hold_expire_ms: decide_by_ms + 60_000,
     })
 }
 

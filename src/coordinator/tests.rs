@@ -1,0 +1,402 @@
+//! The driver between a store that can be held back and partners that answer as they are told.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    protocol::{Answer, Command, Phase},
+    *,
+};
+use crate::{
+    feed::Subscription,
+    participant::{Answering, Call},
+    payment::{BranchId, Quote, QuoteId, Reason},
+    store::{
+        Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Pending, SqliteOptions, SqliteStore,
+        StoredQuote,
+    },
+};
+
+/// How long anything may take that has to happen.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A real store behind a gate: a write waits for a ticket, or is turned away.
+struct Gated {
+    inner: SqliteStore,
+    tickets: Semaphore,
+    waiting: AtomicUsize,
+    refusals: AtomicUsize,
+}
+
+struct GatedStore(Arc<Gated>);
+
+impl Gated {
+    fn new(folder: &std::path::Path, tickets: usize) -> Arc<Self> {
+        let inner = SqliteStore::open(SqliteOptions::new(folder.join("store.sqlite"))).unwrap();
+        Arc::new(Self {
+            inner,
+            tickets: Semaphore::new(tickets),
+            waiting: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+        })
+    }
+
+    fn pass<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&SqliteStore) -> Pending<T> + Send + 'static,
+    ) -> Pending<T> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            this.waiting.fetch_add(1, Ordering::SeqCst);
+            this.tickets.acquire().await.unwrap().forget();
+            this.waiting.fetch_sub(1, Ordering::SeqCst);
+            let refused = this
+                .refusals
+                .try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            if refused.is_ok() {
+                return Err(StoreError::Unavailable("the disk is full".into()));
+            }
+            write(&this.inner).await
+        })
+    }
+}
+
+impl Store for GatedStore {
+    fn begin(&self, begin: Begin) -> Pending<BeginOutcome> {
+        self.0.pass(move |store| store.begin(begin))
+    }
+    fn append(&self, append: Append) -> Pending<AppendOutcome> {
+        self.0.pass(move |store| store.append(append))
+    }
+    fn put_quote(&self, quote: Quote) -> Pending<()> {
+        self.0.inner.put_quote(quote)
+    }
+    fn forget_quotes(&self, lapsed_before_ms: i64) -> Pending<usize> {
+        self.0.inner.forget_quotes(lapsed_before_ms)
+    }
+    fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>> {
+        self.0.inner.quote(id)
+    }
+    fn payment(&self, id: PaymentId) -> Pending<Option<History>> {
+        self.0.inner.payment(id)
+    }
+    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<History>> {
+        self.0.inner.unfinished(after, limit)
+    }
+    fn list(&self, query: ListQuery) -> Pending<Vec<History>> {
+        self.0.inner.list(query)
+    }
+    fn changes(&self, after: u64, limit: usize) -> Pending<Vec<Change>> {
+        self.0.inner.changes(after, limit)
+    }
+    fn feed(&self) -> Subscription {
+        self.0.inner.feed()
+    }
+    fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.0.inner.failure()
+    }
+}
+
+/// A partner that answers what it was told to, in order, and then waits to be told more.
+#[derive(Default)]
+struct Scripted {
+    script: Mutex<VecDeque<Answer>>,
+    told: Notify,
+    heard: Arc<Mutex<Vec<(BranchId, Command)>>>,
+}
+
+impl Scripted {
+    fn tell(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.script.lock().unwrap().extend(answers);
+        self.told.notify_waiters();
+    }
+
+    fn heard(&self) -> Vec<Command> {
+        self.heard.lock().unwrap().iter().map(|(_, command)| *command).collect()
+    }
+}
+
+struct Handed(Arc<Scripted>);
+
+impl Participant for Handed {
+    fn call(&self, call: Call) -> Answering {
+        let this = Arc::clone(&self.0);
+        Box::pin(async move {
+            this.heard.lock().unwrap().push((call.branch, call.command));
+            loop {
+                let told = this.told.notified();
+                tokio::pin!(told);
+                told.as_mut().enable();
+                let next = this.script.lock().unwrap().pop_front();
+                match next {
+                    Some(answer) => return answer,
+                    None => told.await,
+                }
+            }
+        })
+    }
+}
+
+struct Bench {
+    coordinator: Coordinator,
+    debit: Arc<Scripted>,
+    credit: Arc<Scripted>,
+}
+
+fn bench(store: &Arc<Gated>) -> Bench {
+    let (debit, credit) = (Arc::<Scripted>::default(), Arc::<Scripted>::default());
+    let terms = protocol::test_terms(0);
+    let participants: BTreeMap<PartnerName, Arc<dyn Participant>> = [
+        (
+            terms.order.payer.partner.clone(),
+            Arc::new(Handed(Arc::clone(&debit))) as Arc<dyn Participant>,
+        ),
+        (
+            terms.order.payee.partner.clone(),
+            Arc::new(Handed(Arc::clone(&credit))) as Arc<dyn Participant>,
+        ),
+    ]
+    .into();
+    let policy = Policy {
+        voting_ladder_ms: vec![10],
+        delivery_ladder_ms: vec![10],
+        jitter_percent: 0,
+    };
+    let options = Options {
+        policy,
+        ..Options::default()
+    };
+    let store: Arc<dyn Store> = Arc::new(GatedStore(Arc::clone(store)));
+    Bench {
+        coordinator: Coordinator::new(store, participants, options, system_clock()),
+        debit,
+        credit,
+    }
+}
+
+/// Terms that can be decided for a minute from now.
+fn terms() -> Arc<Terms> {
+    protocol::test_terms(system_clock()())
+}
+
+fn prepared() -> Answer {
+    Answer::Prepared { reference: "H".into() }
+}
+
+fn committed() -> Answer {
+    Answer::Committed { reference: "M".into() }
+}
+
+fn refused() -> Answer {
+    Answer::Refused(Outcome::new(Reason::InsufficientFunds, "", None))
+}
+
+async fn until(what: &str, test: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(BOUND, async {
+        while !test() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+/// Everything that is ready to run has run: a task that meant to send something has sent it.
+async fn settle() {
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_leaves_before_it_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 0);
+    let bench = bench(&store);
+    let (id, handle) = (terms().id, bench.coordinator.begin(terms()).unwrap());
+    until("the beginning at the gate", || {
+        store.waiting.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    settle().await;
+    assert_eq!(bench.debit.heard(), [], "no Prepare before the beginning is durable");
+    assert!(handle.now().is_none(), "and nobody is told of it");
+
+    store.tickets.add_permits(1);
+    until("both Prepares", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 2
+    })
+    .await;
+    bench.debit.tell([prepared()]);
+    bench.credit.tell([prepared()]);
+    until("the decision at the gate", || store.waiting.load(Ordering::SeqCst) == 1).await;
+    settle().await;
+    assert_eq!(
+        bench.debit.heard(),
+        [Command::Prepare],
+        "no Commit before the decision is durable"
+    );
+    assert!(
+        matches!(handle.now().unwrap().phase, Phase::Preparing),
+        "and nobody is told of it"
+    );
+
+    store.tickets.add_permits(1);
+    until("both Commits", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 4
+    })
+    .await;
+    bench.debit.tell([committed()]);
+    bench.credit.tell([committed()]);
+    // That both have acknowledged is so, whether or not it is written.
+    let mut handle = bench.coordinator.attach(id).unwrap();
+    let done = handle.when(Transaction::has_ended).await.unwrap();
+    assert!(matches!(done.phase, Phase::Completed { .. }));
+    store.tickets.add_permits(1);
+    until("the driver's end", || bench.coordinator.live_count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_store_that_turns_writes_away_delays_the_decision_and_loses_nothing() {
+    for (debit, commits) in [(prepared(), true), (refused(), false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Gated::new(folder.path(), 1_000);
+        let bench = bench(&store);
+        bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+        store.refusals.store(3, Ordering::SeqCst);
+        bench.debit.tell([debit]);
+        bench.credit.tell([prepared()]);
+        until("the refusals", || store.refusals.load(Ordering::SeqCst) == 0).await;
+        match commits {
+            true => {
+                bench.debit.tell([committed()]);
+                bench.credit.tell([committed()]);
+            }
+            false => bench.credit.tell([Answer::Aborted]),
+        }
+        until("the driver's end", || bench.coordinator.live_count() == 0).await;
+        let end = bench.coordinator.find(terms().id).await.unwrap().unwrap();
+        assert_eq!(matches!(end.phase, Phase::Completed { .. }), commits, "{:?}", end.phase);
+    }
+}
+
+#[tokio::test]
+async fn a_beginning_that_the_store_turns_away_began_nothing_and_may_be_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let bench = bench(&store);
+    store.refusals.store(1, Ordering::SeqCst);
+    let refused = bench.coordinator.begin(terms()).unwrap().begun().await;
+    assert!(
+        matches!(refused, Err(BeginError::Store(StoreError::Unavailable(_)))),
+        "{refused:?}"
+    );
+    until("the seat is free", || bench.coordinator.live_count() == 0).await;
+    assert!(bench.coordinator.find(terms().id).await.unwrap().is_none());
+    assert_eq!(bench.debit.heard(), []);
+    bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_coordinators_on_one_store_the_first_decides_and_the_other_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let (slow, quick) = (bench(&store), bench(&store));
+    let id = terms().id;
+    let handle = slow.coordinator.begin(terms()).unwrap();
+    handle.clone().begun().await.unwrap();
+    until("the first Prepares", || {
+        slow.debit.heard().len() + slow.credit.heard().len() == 2
+    })
+    .await;
+
+    // The other one takes it up, is answered, and commits.
+    assert_eq!(quick.coordinator.recover().await.unwrap(), 1);
+    for partner in [&quick.debit, &quick.credit] {
+        partner.tell([prepared(), committed()]);
+    }
+    until("the quick one's end", || quick.coordinator.live_count() == 0).await;
+
+    // Only now does the slow one hear, and what it hears would make it abort.
+    slow.debit.tell([refused()]);
+    slow.credit.tell([prepared()]);
+    let mut handle = slow.coordinator.attach(id).unwrap();
+    let seen = handle.when(Transaction::has_ended).await.unwrap();
+    assert!(matches!(seen.phase, Phase::Completed { .. }), "{:?}", seen.phase);
+    until("the slow one's end", || slow.coordinator.live_count() == 0).await;
+    for partner in [&slow.debit, &slow.credit] {
+        assert!(
+            !partner.heard().contains(&Command::Abort),
+            "what it decided was not sent: {:?}",
+            partner.heard()
+        );
+    }
+    let stored = store.inner.payment(id).await.unwrap().unwrap();
+    assert_eq!(stored.records.len(), 3, "one beginning, one decision, one end");
+}
+
+#[tokio::test]
+async fn a_cancellation_wakes_a_payment_that_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let bench = bench(&store);
+    bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+    until("both Prepares", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 2
+    })
+    .await;
+    bench.debit.tell([prepared()]);
+    let cancelled = bench
+        .coordinator
+        .cancel(terms().id, Outcome::new(Reason::Cancelled, "", None))
+        .await
+        .unwrap();
+    assert!(matches!(&cancelled.phase, Phase::Aborting { outcome, .. } if outcome.reason == Reason::Cancelled));
+    until("the Aborts", || bench.credit.heard().last() == Some(&Command::Abort)).await;
+    bench.debit.tell([Answer::Aborted]);
+    bench.credit.tell([Answer::Aborted]);
+    until("the driver's end", || bench.coordinator.live_count() == 0).await;
+    assert_eq!(bench.debit.heard(), [Command::Prepare, Command::Abort]);
+}
+
+#[tokio::test]
+async fn a_partner_has_so_much_room_and_decisions_do_not_queue_behind_votes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let mut bench = bench(&store);
+    let shared = Arc::get_mut(&mut bench.coordinator.shared).unwrap();
+    for peer in shared.participants.values_mut() {
+        peer.voting = Semaphore::new(1);
+        peer.deciding = Semaphore::new(1);
+    }
+    let now_ms = system_clock()();
+    let payments: Vec<_> = (0..3)
+        .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
+        .collect();
+    for terms in &payments {
+        bench
+            .coordinator
+            .begin(Arc::clone(terms))
+            .unwrap()
+            .begun()
+            .await
+            .unwrap();
+    }
+    until("a first Prepare", || !bench.debit.heard().is_empty()).await;
+    settle().await;
+    assert_eq!(bench.debit.heard(), [Command::Prepare], "the others wait for room");
+    // Cancelled while its own Prepare, and two more, stand in line: its Abort passes them.
+    bench
+        .coordinator
+        .cancel(payments[2].id, Outcome::new(Reason::Cancelled, "", None))
+        .await
+        .unwrap();
+    until("an Abort", || bench.debit.heard().contains(&Command::Abort)).await;
+    assert_eq!(bench.debit.heard(), [Command::Prepare, Command::Abort]);
+}
