@@ -351,7 +351,6 @@ async fn a_cancellation_wakes_a_payment_that_waits() {
         bench.debit.heard().len() + bench.credit.heard().len() == 2
     })
     .await;
-    bench.debit.tell([prepared()]);
     let cancelled = bench
         .coordinator
         .cancel(terms().id, Outcome::new(Reason::Cancelled, "", None))
