@@ -59,7 +59,7 @@ impl Gated {
             this.waiting.fetch_sub(1, Ordering::SeqCst);
             let refused = this
                 .refusals
-                .try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if refused.is_ok() {
                 return Err(StoreError::Unavailable("the disk is full".into()));
             }
@@ -207,6 +207,11 @@ async fn until(what: &str, test: impl Fn() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("never came: {what}"));
 }
 
+/// What a future answers, which it has to in time.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future).await.expect("took too long")
+}
+
 /// Everything that is ready to run has run: a task that meant to send something has sent it.
 async fn settle() {
     for _ in 0..1_000 {
@@ -256,7 +261,7 @@ async fn nothing_leaves_before_it_is_durable() {
     bench.credit.tell([committed()]);
     // That both have acknowledged is so, whether or not it is written.
     let mut handle = bench.coordinator.attach(id).unwrap();
-    let done = handle.when(Transaction::has_ended).await.unwrap();
+    let done = within(handle.when(Transaction::has_ended)).await.unwrap();
     assert!(matches!(done.phase, Phase::Completed { .. }));
     store.tickets.add_permits(1);
     until("the driver's end", || bench.coordinator.live_count() == 0).await;
@@ -268,7 +273,7 @@ async fn a_store_that_turns_writes_away_delays_the_decision_and_loses_nothing() 
         let folder = tempfile::tempdir().unwrap();
         let store = Gated::new(folder.path(), 1_000);
         let bench = bench(&store);
-        bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+        within(bench.coordinator.begin(terms()).unwrap().begun()).await.unwrap();
         store.refusals.store(3, Ordering::SeqCst);
         bench.debit.tell([debit]);
         bench.credit.tell([prepared()]);
@@ -292,7 +297,7 @@ async fn a_beginning_that_the_store_turns_away_began_nothing_and_may_be_tried_ag
     let store = Gated::new(folder.path(), 1_000);
     let bench = bench(&store);
     store.refusals.store(1, Ordering::SeqCst);
-    let refused = bench.coordinator.begin(terms()).unwrap().begun().await;
+    let refused = within(bench.coordinator.begin(terms()).unwrap().begun()).await;
     assert!(
         matches!(refused, Err(BeginError::Store(StoreError::Unavailable(_)))),
         "{refused:?}"
@@ -300,7 +305,7 @@ async fn a_beginning_that_the_store_turns_away_began_nothing_and_may_be_tried_ag
     until("the seat is free", || bench.coordinator.live_count() == 0).await;
     assert!(bench.coordinator.find(terms().id).await.unwrap().is_none());
     assert_eq!(bench.debit.heard(), []);
-    bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+    within(bench.coordinator.begin(terms()).unwrap().begun()).await.unwrap();
 }
 
 #[tokio::test]
@@ -310,7 +315,7 @@ async fn of_two_coordinators_on_one_store_the_first_decides_and_the_other_agrees
     let (slow, quick) = (bench(&store), bench(&store));
     let id = terms().id;
     let handle = slow.coordinator.begin(terms()).unwrap();
-    handle.clone().begun().await.unwrap();
+    within(handle.clone().begun()).await.unwrap();
     until("the first Prepares", || {
         slow.debit.heard().len() + slow.credit.heard().len() == 2
     })
@@ -327,7 +332,7 @@ async fn of_two_coordinators_on_one_store_the_first_decides_and_the_other_agrees
     slow.debit.tell([refused()]);
     slow.credit.tell([prepared()]);
     let mut handle = slow.coordinator.attach(id).unwrap();
-    let seen = handle.when(Transaction::has_ended).await.unwrap();
+    let seen = within(handle.when(Transaction::has_ended)).await.unwrap();
     assert!(matches!(seen.phase, Phase::Completed { .. }), "{:?}", seen.phase);
     until("the slow one's end", || slow.coordinator.live_count() == 0).await;
     for partner in [&slow.debit, &slow.credit] {
@@ -346,7 +351,7 @@ async fn a_cancellation_wakes_a_payment_that_waits() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::new(folder.path(), 1_000);
     let bench = bench(&store);
-    bench.coordinator.begin(terms()).unwrap().begun().await.unwrap();
+    within(bench.coordinator.begin(terms()).unwrap().begun()).await.unwrap();
     until("both Prepares", || {
         bench.debit.heard().len() + bench.credit.heard().len() == 2
     })
