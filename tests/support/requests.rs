@@ -92,12 +92,12 @@ impl Route {
 
     fn payment(self, request_id: &str, pricing: Pricing) -> CreatePaymentRequest {
         CreatePaymentRequest {
-            payment: Some(Payment {
+            payment: Some(Box::new(Payment {
                 payer: Some(party(self.from, self.payer)),
                 payee: Some(party(self.to, self.payee)),
                 pricing: Some(pricing),
                 ..Payment::default()
-            }),
+            })),
             request_id: request_id.into(),
             ..CreatePaymentRequest::default()
         }
