@@ -810,16 +810,8 @@ async fn every_field_of_create_payment() {
             exercised += 1;
         }
     }
-    let worse = CreatePaymentRequest {
-        payment: Some(Box::new(Payment {
-            pricing: Some(Pricing::Market(MarketOrder {
-                worst_rate: "7".into(),
-                ..market(&mut right.clone()).clone()
-            })),
-            ..*right.payment.clone().unwrap()
-        })),
-        ..right.clone()
-    };
+    let mut worse = right.clone();
+    market(&mut worse).worst_rate = "7".into();
     let worse = apple.create(worse).await;
     let worse = refused(
         "worse",

@@ -55,6 +55,11 @@ async fn a_quote_is_paid_as_it_was_quoted_in_every_direction() {
         assert_eq!(payment.conversion, Some(conversion), "{what}: promise 9");
         assert_eq!(payment.rate_origin, quote.rate_origin, "{what}");
         check_payment(&what, &payment, &request, route);
+        let (decide_by, expire) = (payment.decide_by_time.unwrap(), quote.expire_time.unwrap());
+        assert!(
+            ms(&decide_by) < ms(&expire),
+            "{what}: decided while the quote holds: {decide_by} {expire}"
+        );
         assert_eq!(initiator.get(&payment.name).await.unwrap(), payment, "{what}");
         let used = initiator.get_quote(&quote.name).await.unwrap();
         assert_eq!(
