@@ -44,6 +44,9 @@ const SERVICES: [&str; 4] = [
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// Streams of one connection that were reset and are not yet forgotten; more of them end it. tonic's own default for those
+/// that an error of the peer's caused is no limit at all (see RUSTSEC-2024-0003).
+const RESETS_MAX: usize = 1_024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const FORGET_QUOTES_INTERVAL: Duration = Duration::from_secs(60);
@@ -131,6 +134,8 @@ pub async fn serve(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(QuoteServiceServer::new(api.clone()).max_decoding_message_size(limits.message_bytes))
@@ -162,6 +167,11 @@ pub async fn serve(
     // Readiness goes first, so that callers who ask go elsewhere; then nothing new begins, streams end, and what is under
     // way may end too.
     set_health(&health, ServingStatus::NotServing).await;
+    // Whoever watches the health has seen it; their streams end, and do not hold up the drain.
+    let mut watched = health.clone();
+    for service in [""].iter().chain(&SERVICES) {
+        watched.clear_service_status(service).await;
+    }
     coordinator.close();
     closing.cancel();
     let drain = async {
@@ -182,8 +192,16 @@ async fn housekeeping(coordinator: &Coordinator, store: &Arc<dyn Store>, clock: 
     let forget = async {
         loop {
             tokio::time::sleep(FORGET_QUOTES_INTERVAL).await;
-            if let Err(error) = store.forget_quotes(clock() - FORGET_QUOTES_AFTER_MS).await {
-                tracing::warn!(%error, "lapsed quotes stay for now");
+            // A page at a time, so that no write waits long behind it, until none is left.
+            loop {
+                match store.forget_quotes(clock() - FORGET_QUOTES_AFTER_MS).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "lapsed quotes stay for now");
+                        break;
+                    }
+                }
             }
         }
     };

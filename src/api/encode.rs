@@ -49,7 +49,17 @@ pub fn payment(caller: &Caller, transaction: &Transaction) -> pb::Payment {
         for (index, message) in message.branches.iter_mut().enumerate() {
             if !own(index) {
                 message.reference.clear();
+                message.state = pb::payment_branch::State::Unspecified.into();
             }
+        }
+        // Who it came from, but not why: that another network's customer is short of funds is nobody's business here.
+        if let (Some(shown), Some(reason)) = (&mut message.outcome, reason)
+            && reason.partner.as_ref() != caller.confined_to()
+        {
+            *shown = pb::Outcome {
+                partner: std::mem::take(&mut shown.partner),
+                ..pb::Outcome::default()
+            };
         }
     }
     message

@@ -39,7 +39,7 @@ pub enum FilterError {
         found: String,
         allowed: String,
     },
-    #[error("leaves no state to list")]
+    #[error("leaves nothing to list")]
     Nothing,
 }
 
@@ -94,6 +94,9 @@ impl Filter {
                         found: value.chars().take(80).collect(),
                         allowed: error.to_string(),
                     })?;
+                    if filter.request_id.as_ref().is_some_and(|other| *other != id) {
+                        return Err(FilterError::Nothing);
+                    }
                     filter.request_id = Some(id);
                 }
                 other => return Err(FilterError::Field(other.into())),
@@ -196,7 +199,8 @@ mod tests {
             ("state = \"COMPLETED", "not a comparison"),
             ("state = DONE", "state is \"DONE\"; PREPARING"),
             ("state < COMPLETED", "state does not take \"<\"; = or !="),
-            ("state = COMPLETED AND state = ABORTED", "no state"),
+            ("state = COMPLETED AND state = ABORTED", "leaves nothing"),
+            ("request_id = a AND request_id = b", "leaves nothing"),
             ("amount > 5", "no field \"amount\""),
             ("create_time > yesterday", "RFC 3339"),
             ("create_time = 1970-01-01T00:00:02Z", "does not take \"=\""),

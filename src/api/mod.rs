@@ -52,7 +52,7 @@ struct Shared {
     trust_domain: String,
     identities: Vec<(Principal, PartnerName)>,
     corridors: BTreeMap<Corridor, CorridorTerms>,
-    /// Room for payments that begin: from the decoding of the request to the first record on disk.
+    /// Room for payments that begin: until the first record is on disk.
     begins: Semaphore,
     /// Cancelled when the gateway drains: streams end.
     closing: CancellationToken,

@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{
     coordinator::{
-        BeginError, HaltPoint, Handle,
+        BeginError, HaltPoint,
         protocol::{Decision, State, Transaction, fold},
     },
     fx::Corridor,
     payment::{Order, OrderPricing, Outcome, PartnerName, PaymentId, RateOrigin, Reason, Terms},
     pb::gateway::v1::{self as pb, payment_service_server::PaymentService},
-    store::{ListPosition, ListQuery, StoreError},
+    store::{ListQuery, Listed, StoreError},
 };
 
 const PAGE_SIZE_DEFAULT: i32 = 50;
@@ -37,16 +37,8 @@ impl PaymentService for Api {
         request: Request<pb::CreatePaymentRequest>,
     ) -> Result<Response<pb::Payment>, Status> {
         let received = Instant::now();
-        // So many payments begin at once and no more: a burst waits here, where a request is all that it holds.
-        let begins = self
-            .shared
-            .begins
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
         // In a box of its own: what the beginning needs is given back before the payment is waited for.
         let (caller, created, waiting) = Box::pin(open(Arc::clone(&self.shared), request, received)).await?;
-        drop(begins);
         let transaction = match created {
             Created::Begun(transaction) => transaction,
             Created::Draft(terms) => return Ok(Response::new(encode::draft(&caller, &terms))),
@@ -152,40 +144,38 @@ async fn create(
     let order = decode::order(request)?;
     let id = PaymentId::derive(&initiator, &order.request_id);
 
-    if let Some(existing) = shared.coordinator.attach(id) {
-        let transaction = begun(shared, existing, id).await?;
+    if let Some(existing) = shared.coordinator.attach(id)
+        // One that never began says nothing about this request, which may be another.
+        && let Ok(transaction) = existing.begun().await
+    {
         same_order(&transaction, &order)?;
         return Ok(Created::Begun(transaction));
     }
-    let terms = match terms(shared, initiator, id, &order, deadline).await {
-        Ok(terms) if !request.validate_only => terms,
-        // A retry is answered with its payment even if its quote has lapsed since, or the rate has changed. That it is one
-        // is looked up only here: a request that can begin finds out when it does.
-        outcome => {
-            return match (shared.coordinator.find(id).await?, outcome) {
-                (Some(transaction), _) => {
-                    same_order(&transaction, &order)?;
-                    Ok(Created::Begun(transaction))
-                }
-                (None, Ok(terms)) => Ok(Created::Draft(Box::new(terms))),
-                (None, Err(error)) => Err(error),
-            };
-        }
+    let begun = match terms(shared, initiator, id, &order, deadline).await {
+        Ok(terms) if request.validate_only => Ok(Created::Draft(Box::new(terms))),
+        Ok(terms) => begin(shared, terms).await.map(Created::Begun).map_err(ApiError::from),
+        Err(error) => Err(error),
     };
-    let handle = shared.coordinator.begin(Arc::new(terms))?;
-    let transaction = begun(shared, handle, id).await?;
-    // It may have begun before, by another body under the same id.
-    same_order(&transaction, &order)?;
-    Ok(Created::Begun(transaction))
+    let existing = match &begun {
+        Ok(Created::Begun(transaction)) => Some(Arc::clone(transaction)),
+        // A retry is answered with its payment even if its quote has lapsed since, the rate has changed, or nothing new is
+        // begun any more. That it is one is looked up only here: a request that can begin finds out when it does.
+        Ok(Created::Draft(_)) | Err(_) => shared.coordinator.find(id).await?,
+    };
+    match existing {
+        Some(transaction) => {
+            same_order(&transaction, &order)?;
+            Ok(Created::Begun(transaction))
+        }
+        None => begun,
+    }
 }
 
-async fn begun(shared: &Shared, handle: Handle, id: PaymentId) -> Result<Arc<Transaction>, ApiError> {
-    match handle.begun().await {
-        Ok(transaction) => Ok(transaction),
-        // A twin of this call lost the race for the quote to this payment itself: then it is there.
-        Err(error @ BeginError::QuoteTaken { .. }) => shared.coordinator.find(id).await?.ok_or_else(|| error.into()),
-        Err(error) => Err(error.into()),
-    }
+/// Begins the payment, or finds it begun.
+async fn begin(shared: &Shared, terms: Terms) -> Result<Arc<Transaction>, BeginError> {
+    // So many begin at once and no more: a burst waits here, while they share an fsync.
+    let _place = shared.begins.acquire().await.expect("the semaphore is never closed");
+    shared.coordinator.begin(Arc::new(terms))?.begun().await
 }
 
 /// Everything that is fixed when the payment begins; checks all that can be wrong with it.
@@ -249,6 +239,8 @@ async fn terms(
             (priced.conversion, origin, None)
         }
     };
+    // Fetching a rate may have taken its time: what is left is counted from here.
+    let now_ms = shared.now_ms();
     let decide_by_ms = decide_by_ms(shared, now_ms, expire_ms, deadline)?;
     Ok(Terms {
         id,
@@ -442,20 +434,22 @@ async fn list(
         // One more than asked tells whether there is a next page.
         limit: limit + 1,
     };
-    let mut histories = shared.store.list(query).await?;
-    let more = histories.len() > limit;
-    histories.truncate(limit);
-    let mut payments = Vec::with_capacity(histories.len());
-    let mut last = None;
-    for history in &histories {
-        let state = fold(&history.records)
-            .map_err(|impossible| StoreError::Damaged(format!("{}: {impossible}", history.id)))?;
-        let State::Present(transaction) = state else { continue };
-        last = Some(ListPosition {
-            begin_ms: transaction.terms.begin_ms,
-            id: transaction.terms.id,
+    let mut listed = shared.store.list(query).await?;
+    let more = listed.len() > limit;
+    listed.truncate(limit);
+    let last = listed.last().map(|listed| listed.position);
+    let mut payments = Vec::with_capacity(listed.len());
+    for Listed { position, history } in listed {
+        let state = history.and_then(|history| {
+            fold(&history.records).map_err(|impossible| StoreError::Damaged(format!("{}: {impossible}", position.id)))
         });
-        payments.push(encode::payment(caller, &transaction));
+        match state {
+            Ok(State::Present(transaction)) => payments.push(encode::payment(caller, &transaction)),
+            Ok(State::Absent) => {}
+            // It does not hide the others; who asks for it by name is told.
+            Err(StoreError::Damaged(error)) => tracing::error!(payment = %position.id, error, "left out of a list"),
+            Err(error) => return Err(error.into()),
+        }
     }
     let next_page_token = match last {
         Some(position) if more => PageToken::text(position, caller, &request.filter),

@@ -48,6 +48,8 @@ async fn create(
     let priced = shared
         .price(&corridor, terms, order.fixed_send, order.amount, "quote.amount", now_ms)
         .await?;
+    // Fetching a rate may have taken its time: the quote lives from here.
+    let now_ms = shared.now_ms();
     let quote = Quote {
         id: QuoteId::from_random(uuid::Uuid::new_v4().into_bytes()),
         owner,

@@ -73,16 +73,23 @@ impl Driver {
         }
     }
 
-    /// Goes on with a payment that was read from the store.
-    pub async fn run_recovered(mut self: Box<Self>, state: State) {
+    /// Goes on with a payment that nobody drives, from where the store has it.
+    pub async fn run_recovered(mut self: Box<Self>) {
         let shared = Arc::clone(&self.shared);
         let _leave = Leave {
             live: &shared.live,
             id: self.id,
         };
-        self.state = state;
-        self.publish();
-        self.drive_on().await;
+        match Box::pin(self.reload()).await {
+            // It has ended, or waits for an operator: there is nothing to drive.
+            Ok(()) if self.is_quiet() => {}
+            Ok(()) => self.drive_on().await,
+            // One that cannot be read must not keep the others waiting.
+            Err(Gone::Store(error)) => {
+                self.give_up(&error);
+                self.show(View::Failed(error.into()));
+            }
+        }
     }
 
     async fn begin(&mut self, terms: Arc<Terms>) -> Result<bool, BeginError> {
@@ -206,7 +213,7 @@ impl Driver {
             unreachable!("a payment begins by Driver::begin")
         };
         let expected_version = before.version;
-        let after = step.records.iter().fold(self.state.clone(), apply);
+        let states = after_each_durable(&self.state, &step.records);
         let forced = durable
             .iter()
             .any(|record| record.event.durability() == Durability::Forced);
@@ -217,15 +224,26 @@ impl Driver {
             id: self.id,
             expected_version,
             records: durable,
-            after,
+            states,
         };
-        let appended = self.shared.store.append(append);
+        let mut appended = self.shared.store.append(append.clone());
         if !forced {
             // Every branch has acknowledged: that is so, whether or not it is written down.
             self.advance(&step.records);
             self.publish();
         }
-        match appended.await? {
+        let outcome = loop {
+            match appended.await {
+                // What every branch has acknowledged is not decided again; it only remains to be written.
+                Err(StoreError::Unavailable(error)) if !forced => {
+                    tracing::warn!(payment = %self.id, error, "an end waits for the store");
+                    sleep(STORE_RETRY).await;
+                    appended = self.shared.store.append(append.clone());
+                }
+                outcome => break outcome?,
+            }
+        };
+        match outcome {
             AppendOutcome::Appended => {}
             AppendOutcome::Conflict { stored_version } => {
                 tracing::info!(payment = %self.id, expected_version, stored_version, "another coordinator was first");
@@ -262,13 +280,16 @@ impl Driver {
             let answering = match self.shared.participants.contains_key(partner) {
                 // What is repeated waits its turn, so that a partner that comes back is not run over.
                 true => {
-                    let repeated = transaction.branch(branch).failures > 0;
+                    let hurry = Hurry {
+                        decided: transaction.decision().is_some(),
+                        repeated: transaction.branch(branch).failures > 0,
+                    };
                     Box::pin(send(
                         Arc::clone(&self.shared),
                         Arc::clone(&terms),
                         branch,
                         command,
-                        repeated,
+                        hurry,
                     ))
                 }
                 // Taken out of the configuration while it had payments in flight: they wait for its return.
@@ -334,19 +355,39 @@ impl Driver {
     }
 }
 
+/// The state after each durable record of a step.
+fn after_each_durable(state: &State, records: &[Record]) -> Vec<State> {
+    let mut state = state.clone();
+    let mut states = Vec::new();
+    for record in records {
+        state = apply(state, record);
+        if record.event.durability() > Durability::Volatile {
+            states.push(state.clone());
+        }
+    }
+    states
+}
+
+/// How a command stands in line.
+#[derive(Clone, Copy)]
+struct Hurry {
+    /// It follows a decision.
+    decided: bool,
+    /// It was sent before, to no avail.
+    repeated: bool,
+}
+
 /// Sends a command when there is room for it at its partner. Small while it waits: ten thousand of them do.
-async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command: Command, repeated: bool) -> Answer {
+async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command: Command, hurry: Hurry) -> Answer {
+    let Hurry { decided, repeated } = hurry;
     let partner = &terms.branches[branch.index()].party.partner;
     let peer = shared.participants.get(partner).expect("the driver looked");
+    // A decision never queues behind votes.
+    let lane = if decided { &peer.deciding } else { &peer.voting };
     if repeated {
-        sleep_until(peer.redelivery.take()).await;
+        lane.redelivery.turn().await;
     }
-    let room = match command {
-        Command::Prepare => &peer.voting,
-        // A decision never queues behind votes.
-        Command::Commit | Command::Abort | Command::Inquire => &peer.deciding,
-    };
-    let _place = room.acquire().await.expect("the room is never closed");
+    let _place = lane.room.acquire().await.expect("the room is never closed");
     let now_ms = (shared.clock)();
     // Promise 9, to the last moment: a slow disk or a full room may have eaten the time up. The driver wakes and aborts.
     if command == Command::Prepare && now_ms > terms.decide_by_ms {

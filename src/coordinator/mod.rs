@@ -84,11 +84,25 @@ struct Shared {
 
 struct Peer {
     participant: Arc<dyn Participant>,
+    /// Before the decision: a slow partner fills its own lane and nobody else's.
+    voting: Lane,
+    /// After it.
+    deciding: Lane,
+}
+
+/// How much goes to a partner at once, and how often what is repeated.
+struct Lane {
+    room: Semaphore,
     redelivery: Pace,
-    /// Room for Prepares: a slow partner fills its own and nobody else's.
-    voting: Semaphore,
-    /// Room for everything after the decision.
-    deciding: Semaphore,
+}
+
+impl Lane {
+    fn new(options: &Options) -> Self {
+        Self {
+            room: Semaphore::new(options.calls_per_partner),
+            redelivery: Pace::new(options.redeliveries_per_second),
+        }
+    }
 }
 
 /// A payment that is being driven, or was.
@@ -149,9 +163,8 @@ impl Coordinator {
             .map(|(name, participant)| {
                 let peer = Peer {
                     participant,
-                    redelivery: Pace::new(options.redeliveries_per_second),
-                    voting: Semaphore::new(options.calls_per_partner),
-                    deciding: Semaphore::new(options.calls_per_partner),
+                    voting: Lane::new(&options),
+                    deciding: Lane::new(&options),
                 };
                 (name, peer)
             })

@@ -1,13 +1,13 @@
 //! A bound on how often something happens.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
+use std::time::Duration;
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
 };
 
-use tokio::time::Instant;
-
-/// Lets so many pass a second, evenly spaced, in the order in which they came.
+/// Lets so many pass a second, evenly spaced, in the order in which they came. Who gives up before its turn leaves no gap.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
@@ -23,13 +23,14 @@ impl Pace {
         }
     }
 
-    /// When the next one may pass; takes that place.
-    pub fn take(&self) -> Instant {
-        let now = Instant::now();
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = next.map_or(now, |next| next.max(now));
-        *next = Some(turn + self.gap);
-        turn
+    /// Waits for a turn.
+    pub async fn turn(&self) {
+        // The one at the head of the line holds the lock while it sleeps: the lock is the line.
+        let mut next = self.next.lock().await;
+        if let Some(turn) = *next {
+            sleep_until(turn).await;
+        }
+        *next = Some(Instant::now() + self.gap);
     }
 }
 
@@ -37,12 +38,24 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn turns_are_a_gap_apart() {
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_a_gap_apart_and_those_who_leave_take_none() {
         let pace = Pace::new(100);
-        let first = pace.take();
-        for n in 1..50 {
-            assert_eq!(pace.take(), first + n * Duration::from_millis(10));
+        let start = Instant::now();
+        for n in 0..50 {
+            pace.turn().await;
+            // The clock of a paused runtime counts in milliseconds.
+            let expected = n * Duration::from_millis(10);
+            assert!(
+                start.elapsed() >= expected && start.elapsed() < expected + Duration::from_millis(n.into()) + pace.gap
+            );
         }
+        let before = Instant::now();
+        for _ in 0..1_000 {
+            let gave_up = tokio::time::timeout(Duration::ZERO, pace.turn()).await;
+            assert!(gave_up.is_err());
+        }
+        pace.turn().await;
+        assert!(before.elapsed() < Duration::from_millis(50), "{:?}", before.elapsed());
     }
 }

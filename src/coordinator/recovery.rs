@@ -2,13 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Coordinator,
-    driver::Driver,
-    live::Entry,
-    live::present,
-    protocol::{State, fold},
-};
+use super::{Coordinator, View, driver::Driver, live::Entry};
 use crate::store::StoreError;
 
 /// How many payments are read at once.
@@ -22,25 +16,16 @@ impl Coordinator {
         let mut after = None;
         loop {
             let page = self.shared.store.unfinished(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(recovered) };
-            after = Some(last.id);
-            for history in page {
-                let state = match fold(&history.records) {
-                    Ok(state) => state,
-                    // One that cannot be read must not keep the others waiting.
-                    Err(impossible) => {
-                        tracing::error!(payment = %history.id, error = %impossible, "a payment cannot be recovered");
-                        continue;
-                    }
-                };
-                let State::Present(transaction) = &state else { continue };
-                // Waits for an operator; there is nothing to drive.
-                if transaction.is_quiet() {
-                    continue;
-                }
-                if let Entry::Entered { seat, .. } = self.shared.live.enter(history.id, present(transaction.clone())) {
-                    let driver = Driver::new(Arc::clone(&self.shared), history.id, seat);
-                    self.shared.tasks.spawn(driver.run_recovered(state));
+            let Some(last) = page.last() else {
+                return Ok(recovered);
+            };
+            after = Some(*last);
+            for id in page {
+                // The page says which payments had not ended when it was read; where they stand, their drivers read for
+                // themselves once the seat is theirs. A payment that has ended since shows nothing but its end.
+                if let Entry::Entered { seat, .. } = self.shared.live.enter(id, View::Beginning) {
+                    let driver = Driver::new(Arc::clone(&self.shared), id, seat);
+                    self.shared.tasks.spawn(driver.run_recovered());
                     recovered += 1;
                 }
             }

@@ -19,8 +19,8 @@ use crate::{
     participant::{Answering, Call},
     payment::{BranchId, Quote, QuoteId, Reason},
     store::{
-        Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Pending, SqliteOptions, SqliteStore,
-        StoredQuote,
+        Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Listed, Pending, SqliteOptions,
+        SqliteStore, StoredQuote,
     },
 };
 
@@ -33,6 +33,8 @@ struct Gated {
     tickets: Semaphore,
     waiting: AtomicUsize,
     refusals: AtomicUsize,
+    /// What a page that was read a while ago says has not ended.
+    stale: Mutex<Vec<PaymentId>>,
 }
 
 struct GatedStore(Arc<Gated>);
@@ -45,6 +47,7 @@ impl Gated {
             tickets: Semaphore::new(tickets),
             waiting: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
+            stale: Mutex::default(),
         })
     }
 
@@ -87,10 +90,14 @@ impl Store for GatedStore {
     fn payment(&self, id: PaymentId) -> Pending<Option<History>> {
         self.0.inner.payment(id)
     }
-    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<History>> {
-        self.0.inner.unfinished(after, limit)
+    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<PaymentId>> {
+        let stale = std::mem::take(&mut *self.0.stale.lock().unwrap());
+        match stale.is_empty() {
+            true => self.0.inner.unfinished(after, limit),
+            false => Box::pin(async move { Ok(stale) }),
+        }
     }
-    fn list(&self, query: ListQuery) -> Pending<Vec<History>> {
+    fn list(&self, query: ListQuery) -> Pending<Vec<Listed>> {
         self.0.inner.list(query)
     }
     fn changes(&self, after: u64, limit: usize) -> Pending<Vec<Change>> {
@@ -376,8 +383,8 @@ async fn a_partner_has_so_much_room_and_decisions_do_not_queue_behind_votes() {
     let mut bench = bench(&store);
     let shared = Arc::get_mut(&mut bench.coordinator.shared).unwrap();
     for peer in shared.participants.values_mut() {
-        peer.voting = Semaphore::new(1);
-        peer.deciding = Semaphore::new(1);
+        peer.voting.room = Semaphore::new(1);
+        peer.deciding.room = Semaphore::new(1);
     }
     let now_ms = system_clock()();
     let payments: Vec<_> = (0..3)
@@ -403,4 +410,110 @@ async fn a_partner_has_so_much_room_and_decisions_do_not_queue_behind_votes() {
         .unwrap();
     until("an Abort", || bench.debit.heard().contains(&Command::Abort)).await;
     assert_eq!(bench.debit.heard(), [Command::Prepare, Command::Abort]);
+}
+
+/// A payment that the bench has carried to its end.
+async fn completed(bench: &Bench) {
+    within(bench.coordinator.begin(terms()).unwrap().begun()).await.unwrap();
+    for partner in [&bench.debit, &bench.credit] {
+        partner.tell([prepared(), committed()]);
+    }
+    until("the driver's end", || bench.coordinator.live_count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_payment_that_ended_since_the_page_was_read_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let bench = bench(&store);
+    completed(&bench).await;
+    let heard = bench.debit.heard().len();
+    *store.stale.lock().unwrap() = vec![terms().id];
+    bench.coordinator.recover().await.unwrap();
+    let seen = within(bench.coordinator.find(terms().id)).await.unwrap().unwrap();
+    assert!(
+        matches!(seen.phase, Phase::Completed { .. }),
+        "it never shows less than its end: {:?}",
+        seen.phase
+    );
+    until("the driver's end", || bench.coordinator.live_count() == 0).await;
+    settle().await;
+    assert_eq!(bench.debit.heard().len(), heard, "nothing is sent for it");
+}
+
+#[tokio::test]
+async fn an_end_that_the_store_turns_away_is_written_when_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let bench = bench(&store);
+    within(bench.coordinator.begin(terms()).unwrap().begun()).await.unwrap();
+    bench.debit.tell([prepared()]);
+    bench.credit.tell([prepared()]);
+    until("both Commits", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 4
+    })
+    .await;
+    store.refusals.store(2, Ordering::SeqCst);
+    bench.debit.tell([committed()]);
+    bench.credit.tell([committed()]);
+    until("the driver's end", || bench.coordinator.live_count() == 0).await;
+    assert_eq!(store.refusals.load(Ordering::SeqCst), 0);
+    assert_eq!(store.inner.payment(terms().id).await.unwrap().unwrap().records.len(), 3);
+}
+
+#[tokio::test]
+async fn a_payment_that_cannot_be_read_does_not_keep_the_others_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let now_ms = system_clock()();
+    let payments: Vec<_> = (0..5)
+        .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
+        .collect();
+    let store = SqliteStore::open(SqliteOptions::new(&path)).unwrap();
+    for terms in &payments {
+        let event = protocol::Event::Begun(Arc::clone(terms));
+        let record = protocol::Record {
+            at_ms: terms.begin_ms,
+            event,
+        };
+        store
+            .begin(Begin {
+                terms: Arc::clone(terms),
+                record,
+            })
+            .await
+            .unwrap();
+    }
+    drop(store);
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let damaged = payments[2].id;
+    let changed = file
+        .execute("UPDATE record SET data = x'FFFF' WHERE id = ?1", [damaged.as_bytes()])
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(file);
+
+    let store = Gated::new(folder.path(), 1_000);
+    let bench = bench(&store);
+    bench.coordinator.recover().await.unwrap();
+    until("the others' Prepares", || bench.debit.heard().len() == 4).await;
+    let unreadable = bench.coordinator.find(damaged).await;
+    assert!(matches!(unreadable, Err(StoreError::Damaged(_))), "{unreadable:?}");
+    // Watchers and lists pass it by.
+    let changes = store.inner.changes(0, 10).await.unwrap();
+    let read = changes
+        .iter()
+        .filter(|change| matches!(change.state, State::Present(_)))
+        .count();
+    assert_eq!((changes.len(), read), (5, 4));
+    let listed = store
+        .inner
+        .list(ListQuery {
+            limit: 10,
+            ..ListQuery::default()
+        })
+        .await
+        .unwrap();
+    let readable = listed.iter().filter(|listed| listed.history.is_ok()).count();
+    assert_eq!((listed.len(), readable), (5, 4));
 }

@@ -26,6 +26,9 @@ use crate::money::{Currency, Rate};
 /// The name that the rate of a currency in itself carries: no source is asked for it.
 const PAR: &str = "par";
 
+/// How long callers wait for a fetch while there is a last good table to serve.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How rates are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RatesConfig {
@@ -264,13 +267,10 @@ impl Rates {
 
     /// The table to serve from, fetched if need be.
     async fn snapshot(&self, now_ms: i64) -> Result<Snapshot, FxError> {
-        let entry = self.inner.cache.entry(()).or_try_insert_with(self.load(now_ms)).await;
-        let entry = entry.map_err(|error| FxError::SourceUnavailable {
-            name: self.source_name().to_owned(),
-            error: Arc::clone(&error),
-        })?;
-        let fresh = entry.is_fresh();
-        let cached = entry.into_value();
+        let (cached, fresh) = match self.inner.cache.get(&()).await {
+            Some(cached) => (cached, false),
+            None => self.filled(now_ms).await?,
+        };
         if !fresh {
             self.inner.hits.fetch_add(1, Ordering::Relaxed);
             if cached.fetched_at.elapsed() >= self.inner.config.refresh_after {
@@ -286,12 +286,34 @@ impl Rates {
         Ok(current.unwrap_or(cached))
     }
 
-    /// Fills the cache for callers that wait. A source that fails leaves the last good table in use, for a short while
-    /// before it is asked again.
+    /// The table once the cache is filled, and whether this call filled it. In a task of its own: a caller that goes away
+    /// while it waits must not end the fetch that others wait for.
+    async fn filled(&self, now_ms: i64) -> Result<(Snapshot, bool), FxError> {
+        let rates = self.clone();
+        let filling = tokio::spawn(async move {
+            let entry = rates
+                .inner
+                .cache
+                .entry(())
+                .or_try_insert_with(rates.load(now_ms))
+                .await?;
+            Ok((entry.is_fresh(), entry.into_value()))
+        });
+        let filled: Result<_, Arc<Arc<SourceError>>> =
+            filling.await.unwrap_or(Err(Arc::new(Arc::new(SourceError::Panicked))));
+        let (fresh, snapshot) = filled.map_err(|error| FxError::SourceUnavailable {
+            name: self.source_name().to_owned(),
+            error: Arc::clone(&error),
+        })?;
+        Ok((snapshot, fresh))
+    }
+
+    /// Fills the cache for callers that wait. A source that fails, or that keeps them waiting while there is a last good
+    /// table, leaves that one in use, for a short while before it is asked again.
     async fn load(&self, now_ms: i64) -> Result<Snapshot, Arc<SourceError>> {
         let fetched = match self.failed_lately() {
             Some(error) => Err(error),
-            None => self.fetch(now_ms).await,
+            None => self.fetch_with_patience(now_ms).await,
         };
         let error = match fetched {
             Ok(snapshot) => return Ok(snapshot),
@@ -305,6 +327,24 @@ impl Rates {
             lifetime,
             ..last_good
         })
+    }
+
+    /// A fetch, waited for to its end if there is nothing else to serve; else for a moment, and it goes on behind.
+    async fn fetch_with_patience(&self, now_ms: i64) -> Result<Snapshot, Arc<SourceError>> {
+        if self.book().current.is_none() {
+            return self.fetch(now_ms).await;
+        }
+        let rates = self.clone();
+        let fetching = tokio::spawn(async move {
+            let snapshot = rates.fetch(now_ms).await?;
+            rates.inner.cache.insert((), snapshot.clone()).await;
+            Ok(snapshot)
+        });
+        match tokio::time::timeout(PATIENCE, fetching).await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(_)) => Err(Arc::new(SourceError::Panicked)),
+            Err(_) => Err(Arc::new(SourceError::Timeout { limit: PATIENCE })),
+        }
     }
 
     /// Starts a fetch that nobody waits for, unless one is under way or just failed.

@@ -112,6 +112,9 @@ pub enum SourceError {
     /// "Not modified" without a table to keep: a bug of the source.
     #[error("not modified, but there is nothing to keep")]
     NothingToKeep,
+    /// The source panicked: a bug.
+    #[error("the source failed in an unforeseen way")]
+    Panicked,
     /// The rates are of a day that has not come yet: the source's clock or the gateway's is wrong.
     #[error("rates of {date}, a day that has not come yet")]
     Future {

@@ -283,3 +283,6 @@ fn clean(text: &str) -> String {
         .take(DETAIL_CHARS_MAX)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,11 +46,12 @@ pub trait Store: Send + Sync + 'static {
     fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>>;
     /// Reads a payment's records.
     fn payment(&self, id: PaymentId) -> Pending<Option<History>>;
-    /// Payments that have not ended, in the order of their ids, after the given one.
-    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<History>>;
-    /// Payments that concern a partner, newest first.
-    fn list(&self, query: ListQuery) -> Pending<Vec<History>>;
-    /// Changes after this sequence number, oldest first, each with the payment as it was right after it.
+    /// The ids of payments that have not ended, in the order of (bucket, id), after the given one.
+    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<PaymentId>>;
+    /// Payments that concern a partner, newest first. One that cannot be read does not hide the others.
+    fn list(&self, query: ListQuery) -> Pending<Vec<Listed>>;
+    /// Changes after this sequence number, oldest first, each with the payment as it was right after it; absent, if that
+    /// cannot be read.
     fn changes(&self, after: u64, limit: usize) -> Pending<Vec<Change>>;
     /// The feed of changes as they become durable.
     fn feed(&self) -> Subscription;
@@ -90,8 +91,8 @@ pub struct Append {
     pub expected_version: u32,
     /// What to add: durable records only, at least one.
     pub records: Vec<Record>,
-    /// The state after them, for the feed and the store's own columns.
-    pub after: State,
+    /// The state after each of them, for the feed and the store's own columns.
+    pub states: Vec<State>,
 }
 
 /// What became of it.
@@ -113,6 +114,15 @@ pub struct History {
     pub id: PaymentId,
     /// All of its records, oldest first.
     pub records: Vec<Record>,
+}
+
+/// A payment's place in a list, and the payment.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Where it stands.
+    pub position: ListPosition,
+    /// All of its records, or why they cannot be read.
+    pub history: Result<History, StoreError>,
 }
 
 /// A quote as stored.

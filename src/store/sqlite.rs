@@ -28,7 +28,8 @@ use crate::{
 };
 
 use super::{
-    Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Pending, Store, StoreError, StoredQuote,
+    Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Listed, Pending, Store, StoreError,
+    StoredQuote,
 };
 use write::{Job, Writer};
 
@@ -37,7 +38,7 @@ use write::{Job, Writer};
 pub struct SqliteOptions {
     /// The file. Its folder must exist.
     pub path: PathBuf,
-    /// How many reads run at once.
+    /// How many reads of single payments and quotes run at once, and as many lists beside them.
     pub readers: usize,
     /// How many writes may queue before more are turned away.
     pub queue_max: usize,
@@ -69,6 +70,8 @@ pub struct SqliteStore {
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
+    /// For what may take long: lists and the far end of the feed. They never keep a payment waiting.
+    long_readers: Arc<Readers>,
     feed: Subscription,
     failure: watch::Receiver<Option<StoreError>>,
     _lock: File,
@@ -92,13 +95,8 @@ impl SqliteStore {
         schema::prepare(&mut connection, &options)?;
         let head = read::head(&connection).map_err(|error| unusable(&options.path, &error))?;
 
-        let idle = (0..options.readers.max(1))
-            .map(|_| connect(&options.path, OpenFlags::SQLITE_OPEN_READ_ONLY))
-            .collect::<Result<Vec<_>, _>>()?;
-        let readers = Arc::new(Readers {
-            places: Arc::new(Semaphore::new(idle.len())),
-            idle: Mutex::new(idle),
-        });
+        let readers = Readers::open(&options.path, options.readers)?;
+        let long_readers = Readers::open(&options.path, options.readers)?;
 
         let feed = Feed::new(head);
         let subscription = feed.subscribe();
@@ -113,6 +111,7 @@ impl SqliteStore {
             jobs: Some(jobs),
             writer: Some(writer),
             readers,
+            long_readers,
             feed: subscription,
             failure,
             _lock: lock,
@@ -133,12 +132,25 @@ impl SqliteStore {
             answer.await.map_err(|_| StoreError::Closed)?
         })
     }
+}
+
+impl Readers {
+    fn open(path: &Path, count: usize) -> Result<Arc<Self>, StoreError> {
+        let idle = (0..count.max(1))
+            .map(|_| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))
+            .collect::<Result<Vec<_>, _>>()?;
+        let places = Arc::new(Semaphore::new(idle.len()));
+        Ok(Arc::new(Self {
+            places,
+            idle: Mutex::new(idle),
+        }))
+    }
 
     fn read<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Pending<T> {
-        let readers = Arc::clone(&self.readers);
+        let readers = Arc::clone(self);
         Box::pin(async move {
             let place = Arc::clone(&readers.places)
                 .acquire_owned()
@@ -182,23 +194,25 @@ impl Store for SqliteStore {
     }
 
     fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>> {
-        self.read(move |connection| read::quote(connection, id))
+        self.readers.read(move |connection| read::quote(connection, id))
     }
 
     fn payment(&self, id: PaymentId) -> Pending<Option<History>> {
-        self.read(move |connection| read::payment(connection, id))
+        self.readers.read(move |connection| read::payment(connection, id))
     }
 
-    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<History>> {
-        self.read(move |connection| read::unfinished(connection, after, limit))
+    fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<PaymentId>> {
+        self.long_readers
+            .read(move |connection| read::unfinished(connection, after, limit))
     }
 
-    fn list(&self, query: ListQuery) -> Pending<Vec<History>> {
-        self.read(move |connection| read::list(connection, &query))
+    fn list(&self, query: ListQuery) -> Pending<Vec<Listed>> {
+        self.long_readers.read(move |connection| read::list(connection, &query))
     }
 
     fn changes(&self, after: u64, limit: usize) -> Pending<Vec<Change>> {
-        self.read(move |connection| read::changes(connection, after, limit))
+        self.long_readers
+            .read(move |connection| read::changes(connection, after, limit))
     }
 
     fn feed(&self) -> Subscription {
@@ -223,7 +237,17 @@ impl Drop for SqliteStore {
 
 /// Holds `FILE.lock` for the life of the process. The operating system lets go of it even after SIGKILL.
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut lock_path = path.as_os_str().to_owned();
+    // One file, one lock, however its path is spelled.
+    let real = path.canonicalize().or_else(|_| {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        folder
+            .canonicalize()
+            .map(|folder| folder.join(path.file_name().unwrap_or_default()))
+    });
+    let mut lock_path = real.as_deref().unwrap_or(path).as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
     let unusable = |problem: String| StoreError::Unusable {

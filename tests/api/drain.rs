@@ -27,6 +27,8 @@ async fn what_is_under_way_is_finished_and_answered_and_nothing_new_begins() {
     let mut network = Network::start().await;
     let apple = network.partner(APPLE);
     let mock = network.mock(ALIPAY);
+    let done = Route::USD_CNY.send("done", "1");
+    apple.pay(done.clone()).await;
     mock.set_faults([latency(Command::Prepare, 400)]).await;
     let calls: Vec<_> = (0..20)
         .map(|index| begin(&apple, Route::USD_CNY.send(&format!("r-{index}"), "1")))
@@ -38,6 +40,11 @@ async fn what_is_under_way_is_finished_and_answered_and_nothing_new_begins() {
     let mut index = 0;
     while !network.has_drained() {
         index += 1;
+        // What is there already is not refused because nothing new begins.
+        match apple.create(done.clone()).await {
+            Ok(payment) => assert_eq!(payment.state(), State::Completed),
+            Err(status) => assert_ne!(Refusal::from(&status).reason, "DRAINING", "{status:?}"),
+        }
         match apple.create(Route::USD_CNY.send(&format!("late-{index}"), "1")).await {
             Err(status) => {
                 let refusal = Refusal::from(&status);

@@ -235,6 +235,38 @@ async fn everybody_sees_what_is_theirs() {
         }
     }
 
+    // Why the payer's network refused is the payer's business; that it did is everybody's.
+    let unknown = Route {
+        payer: "nobody",
+        ..Route::USD_CNY
+    };
+    let broke = apple.create(unknown.send("r-broke", "1")).await.unwrap();
+    let full_outcome = broke.outcome.clone().unwrap();
+    assert_eq!(
+        (full_outcome.code.as_str(), full_outcome.partner.as_str()),
+        ("AC03", "partners/apple-pay")
+    );
+    let outcome = alipay.get(&broke.name).await.unwrap().outcome.unwrap();
+    assert_eq!(
+        outcome,
+        causeway::pb::gateway::v1::Outcome {
+            partner: "partners/apple-pay".into(),
+            ..Default::default()
+        }
+    );
+    // And the other way round its own refusal is shown to it whole.
+    let gone = apple
+        .create(
+            Route {
+                payee: "nobody",
+                ..Route::USD_CNY
+            }
+            .send("r-gone", "1"),
+        )
+        .await
+        .unwrap();
+    assert_eq!(alipay.get(&gone.name).await.unwrap().outcome, gone.outcome);
+
     // Who has no part in it cannot even tell it from one that never was.
     refused("get", paypal.get(&full.name).await, "PAYMENT_NOT_FOUND", &["name"]);
     refused(
@@ -293,6 +325,7 @@ fn redacted(full: &Payment, own: &[usize]) -> Payment {
                 account: String::new(),
                 amount: None,
                 reference: String::new(),
+                state: 0,
                 ..branch.clone()
             };
         }

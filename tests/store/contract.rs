@@ -6,7 +6,7 @@ use causeway::{
     coordinator::protocol::{Phase, Record, State},
     feed::Recent,
     payment::{OrderPricing, PaymentId, Terms},
-    store::{Append, AppendOutcome, BeginOutcome, Change, History, ListPosition, ListQuery, Store},
+    store::{Append, AppendOutcome, BeginOutcome, Change, ListQuery, Store},
 };
 
 use crate::{KINDS, Kind, made};
@@ -161,7 +161,7 @@ async fn an_append_to_another_version_changes_nothing() {
         let ahead = [made::begun(&terms), made::committed(at_ms), made::ended(at_ms)];
         let append = Append {
             expected_version: 3,
-            after: after(&ahead, 4),
+            states: vec![after(&ahead, 4)],
             ..made::append(terms.id, &ahead, 1)
         };
         assert_eq!(
@@ -220,6 +220,15 @@ async fn changes_are_numbered_without_gaps_and_show_the_payment_as_it_was() {
             }
             expected.insert(terms.id, if n % 3 != 0 { 3 } else { 1 });
         }
+        // Two records in one step: each is a change of its own, and shows what it was.
+        let disputed = begin_quoted(&store, "apple-pay", 100).await;
+        let dispute = [
+            made::begun(&disputed),
+            made::committed(disputed.begin_ms),
+            made::disputed(disputed.begin_ms),
+        ];
+        store.append(made::append(disputed.id, &dispute, 2)).await.unwrap();
+        expected.insert(disputed.id, 3);
         let total: usize = expected.values().sum();
         assert!(feed.wait_beyond(total as u64 - 1).await);
         let Recent::Changes(live) = feed.recent(0, 1_000) else {
@@ -263,13 +272,12 @@ async fn recovery_finds_what_has_not_ended_and_nothing_else() {
         }
         let mut found = Vec::new();
         loop {
-            let page: Vec<History> = store.unfinished(found.last().copied(), 7).await.unwrap();
+            let page = store.unfinished(found.last().copied(), 7).await.unwrap();
             assert!(page.len() <= 7);
             if page.is_empty() {
                 break;
             }
-            assert!(page.iter().all(|history| history.records.len() == 1));
-            found.extend(page.iter().map(|history| history.id));
+            found.extend(page);
         }
         open.sort_by_key(|id| (id.bucket(), *id));
         assert_eq!(found, open);
@@ -302,14 +310,12 @@ async fn lists_are_newest_first_complete_and_of_one_partner() {
                     .await
                     .unwrap();
                 let Some(last) = page.last() else { return ids };
-                let State::Present(transaction) = made::state(&last.records) else {
-                    panic!("absent")
-                };
-                after = Some(ListPosition {
-                    begin_ms: transaction.terms.begin_ms,
-                    id: last.id,
-                });
-                ids.extend(page.iter().map(|history| history.id));
+                after = Some(last.position);
+                for listed in &page {
+                    let history = listed.history.as_ref().unwrap();
+                    assert_eq!(history.id, listed.position.id);
+                    ids.push(history.id);
+                }
             }
         };
         let wanted = |test: &dyn Fn(u64, &Terms) -> bool| -> Vec<PaymentId> {

@@ -155,7 +155,7 @@ pub fn append(id: PaymentId, records: &[Record], count: usize) -> Append {
         id,
         expected_version: before as u32,
         records: records[before..].to_vec(),
-        after: state(records),
+        states: (before + 1..=records.len()).map(|end| state(&records[..end])).collect(),
     }
 }
 

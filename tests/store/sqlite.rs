@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use causeway::{
     payment::OrderPricing,
-    store::{BeginOutcome, SqliteOptions, SqliteStore, Store, StoreError},
+    store::{AppendOutcome, BeginOutcome, SqliteOptions, SqliteStore, Store, StoreError},
 };
 
 use crate::made;
@@ -236,4 +236,41 @@ async fn writes_that_nobody_waits_for_do_not_hold_up_the_others() {
         .await
         .expect("was not taken along")
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_the_file_refuses_does_not_take_its_neighbours_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = open(&path).unwrap();
+    let payments: Vec<_> = (0..20).map(|n| made::terms("apple-pay", n)).collect();
+    for (n, terms) in (0..).zip(&payments) {
+        store.put_quote(made::quote(n)).await.unwrap();
+        store.begin(made::begin(terms)).await.unwrap();
+    }
+    drop(store);
+    // A record that should not be there stands where the next one of the seventh belongs.
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let id = payments[7].id;
+    file.execute(
+        "INSERT INTO record (bucket, id, version, data) VALUES (?1, ?2, 2, x'00')",
+        rusqlite::params![id.bucket(), id.as_bytes()],
+    )
+    .unwrap();
+    drop(file);
+    let store = open(&path).unwrap();
+    let appends: Vec<_> = payments
+        .iter()
+        .map(|terms| {
+            let records = [made::begun(terms), made::committed(terms.begin_ms)];
+            store.append(made::append(terms.id, &records, 1))
+        })
+        .collect();
+    for (n, append) in appends.into_iter().enumerate() {
+        let outcome = append.await;
+        match n {
+            7 => assert!(matches!(outcome, Err(StoreError::Damaged(_))), "{outcome:?}"),
+            _ => assert_eq!(outcome.unwrap(), AppendOutcome::Appended, "payment {n}"),
+        }
+    }
 }

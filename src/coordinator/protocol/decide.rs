@@ -353,11 +353,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Inquires where a wait is over.
+    /// Inquires where a wait is over, or was never meant: one that is longer than any rung was set by a clock that has
+    /// been put back since.
     fn ask_due(&mut self) {
         for branch in self.transaction.branch_ids() {
             if let Delivery::Waiting { until_ms } = self.transaction.branch(branch).delivery
-                && until_ms <= self.now_ms
+                && (until_ms <= self.now_ms || until_ms - self.now_ms > self.policy.longest_ms())
             {
                 self.ask(branch, Command::Inquire);
             }

@@ -28,4 +28,4 @@ pub use state::{Branch, Decision, Delivery, Impossible, Knowledge, Phase, State,
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(super) use tests::{test_terms, test_terms_of};
+pub(crate) use tests::{test_terms, test_terms_of};

@@ -27,6 +27,12 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// No wait is longer.
+    pub(super) fn longest_ms(&self) -> i64 {
+        let rungs_ms = self.voting_ladder_ms.iter().chain(&self.delivery_ladder_ms);
+        2 * rungs_ms.max().copied().unwrap_or_default() + 1
+    }
+
     /// How long to wait after this many failures in a row (from 1), spread by the payment's own bits so that many
     /// payments that failed together do not come back together.
     pub(super) fn delay_ms(ladder_ms: &[i64], jitter_percent: u8, payment: PaymentId, salt: u64, failures: u32) -> i64 {

@@ -19,12 +19,12 @@ fn terms() -> Arc<Terms> {
 }
 
 /// Terms that begin at this instant and can be decided for a minute.
-pub(in crate::coordinator) fn test_terms(begin_ms: i64) -> Arc<Terms> {
+pub(crate) fn test_terms(begin_ms: i64) -> Arc<Terms> {
     test_terms_of("r-1", begin_ms)
 }
 
 /// The same of another request.
-pub(in crate::coordinator) fn test_terms_of(request_id: &str, begin_ms: i64) -> Arc<Terms> {
+pub(crate) fn test_terms_of(request_id: &str, begin_ms: i64) -> Arc<Terms> {
     terms_between(request_id, begin_ms, begin_ms + 60_000)
 }
 
@@ -712,4 +712,26 @@ fn a_beginning_is_of_the_same_instant_however_late_it_is_taken_up() {
     let policy = Policy::default();
     let step = decide(&policy, &State::Absent, Input::Begin(terms()), BEGIN_MS + 7);
     assert_eq!(step.records[0].at_ms, BEGIN_MS);
+}
+
+#[test]
+fn a_clock_that_is_put_back_does_not_put_a_payment_to_sleep() {
+    let day_ms = 86_400_000;
+    let mut bench = Bench::committing();
+    // The clock is a day ahead when the answer is lost, and right again afterwards.
+    bench.now_ms = BEGIN_MS + day_ms;
+    bench.answer(DEBIT, unknown());
+    assert_eq!(bench.commands(), []);
+    bench.wake_at(BEGIN_MS + 10);
+    assert_eq!(bench.commands(), [("debit", Command::Inquire)]);
+    // A wait that is just long is waited out.
+    for _ in 0..9 {
+        bench.answer(DEBIT, unknown());
+        let due_ms = wake_at(&bench.state).unwrap();
+        bench.wake_at(due_ms);
+    }
+    bench.answer(DEBIT, unknown());
+    let due_ms = wake_at(&bench.state).unwrap();
+    bench.wake_at(due_ms - 1);
+    assert_eq!(bench.commands(), []);
 }

@@ -426,14 +426,39 @@ async fn a_source_that_panics_leaves_the_cache_working() {
             ..config()
         },
     );
-    let first = tokio::spawn({
-        let rates = rates.clone();
-        async move { rates.mid(Currency::EUR, Currency::USD, now()).await }
-    });
-    assert!(first.await.unwrap_err().is_panic());
+    let first = rates.mid(Currency::EUR, Currency::USD, now()).await;
+    assert!(matches!(&first, Err(FxError::SourceUnavailable { .. })), "{first:?}");
     assert_eq!(usd(&rates, now()).await, "1.25");
     // The first refresh panics too; the second one comes all the same.
     eventually("the second refresh", async || usd(&rates, now()).await == "1.26").await;
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_keeps_nobody_waiting_who_can_be_served() {
+    let script = Script::gated([Ok(usual())]);
+    let rates = Rates::new(script.clone(), forgetful());
+    script.gate.add_permits(1);
+    let served = usd(&rates, now()).await;
+    // Whatever it would say next, it says it to nobody for now.
+    script.then(Ok(usual()));
+    for _ in 0..3 {
+        let again = tokio::time::timeout(PATIENCE * 3, usd(&rates, now())).await;
+        assert_eq!(again.expect("waited for a source that hangs"), served);
+    }
+    assert_eq!(script.fetches(), 2, "one fetch hangs; no other is started beside it");
+}
+
+#[tokio::test]
+async fn callers_that_give_up_do_not_end_the_fetch() {
+    let script = Script::gated([Ok(usual())]);
+    let rates = Rates::new(script.clone(), config());
+    for _ in 0..300 {
+        let gave_up = tokio::time::timeout(Duration::from_millis(1), rates.mid(Currency::EUR, Currency::USD, now()));
+        assert!(gave_up.await.is_err());
+    }
+    script.gate.add_permits(1);
+    usd(&rates, now()).await;
+    assert_eq!(script.fetches(), 1);
 }
 
 #[tokio::test]

@@ -3,13 +3,16 @@
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::{
-    super::{Change, History, ListQuery, StoreError, StoredQuote, codec},
+    super::{Change, History, ListPosition, ListQuery, Listed, StoreError, StoredQuote, codec},
     read_error,
 };
 use crate::{
-    coordinator::protocol::{Phase, fold},
+    coordinator::protocol::{Phase, State, fold},
     payment::{PaymentId, QuoteId},
 };
+
+/// The states that are over.
+const ENDED: [&str; 2] = ["COMPLETED", "ABORTED"];
 
 /// The number of a state as the `payment` table has it, by its name. Panics on a name that is none, which is a bug.
 pub fn state_code(name: &str) -> i64 {
@@ -49,31 +52,50 @@ pub fn payment(connection: &Connection, id: PaymentId) -> Result<Option<History>
 }
 
 /// Payments that have not ended.
-pub fn unfinished(connection: &Connection, after: Option<PaymentId>, limit: usize) -> Result<Vec<History>, StoreError> {
-    let (bucket, id) = match &after {
+pub fn unfinished(
+    connection: &Connection,
+    after: Option<PaymentId>,
+    limit: usize,
+) -> Result<Vec<PaymentId>, StoreError> {
+    let (bucket, id_) = match &after {
         Some(id) => (i64::from(id.bucket()), id.as_bytes().to_vec()),
         None => (-1, Vec::new()),
     };
-    let ids = ids(
-        connection,
-        "SELECT id FROM payment WHERE state NOT IN (3, 5) AND (bucket, id) > (?1, ?2) ORDER BY bucket, id LIMIT ?3",
-        &[&bucket, &id, &(limit as i64)],
-    )?;
-    histories(connection, ids)
+    connection
+        .prepare_cached(
+            "SELECT id FROM payment WHERE state NOT IN (3, 5) AND (bucket, id) > (?1, ?2) ORDER BY bucket, id LIMIT ?3",
+        )
+        .and_then(|mut statement| {
+            let id = |row: &Row<'_>| row.get(0).map(PaymentId::from_bytes);
+            statement.query_map(params![bucket, id_, limit as i64], id)?.collect()
+        })
+        .map_err(read_error)
 }
 
 /// Payments that concern a partner, or all.
-pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<History>, StoreError> {
-    let mut sql = String::new();
+pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
+    // Those that have not ended are few, and have an index of their own: from there, and not through all that a partner
+    // ever did. CROSS JOIN keeps SQLite to that order.
+    let unfinished = !query.states.is_empty() && !query.states.iter().any(|state| ENDED.contains(state));
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    match &query.concerns {
-        Some(partner) => {
-            sql +=
-                "SELECT c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE c.partner = ?";
-            values.push(Box::new(partner.as_str().to_owned()));
+    let mut sql = String::from(match (&query.concerns, unfinished) {
+        (Some(_), false) => {
+            "SELECT c.begin_ms, c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id
+             WHERE c.partner = ?"
+        }
+        (Some(_), true) => {
+            "SELECT c.begin_ms, c.id FROM payment p CROSS JOIN concern c ON c.begin_ms = p.begin_ms AND c.id = p.id
+             WHERE p.state NOT IN (3, 5) AND c.partner = ?"
         }
         // Operators see all. There is no index for that: it would cost every payment a write, and operators ask seldom.
-        None => sql += "SELECT c.id FROM payment c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id WHERE true",
+        (None, false) => "SELECT c.begin_ms, c.id FROM payment c JOIN payment p USING (bucket, id) WHERE true",
+        (None, true) => {
+            "SELECT c.begin_ms, c.id FROM payment p CROSS JOIN payment c USING (bucket, id)
+             WHERE p.state NOT IN (3, 5)"
+        }
+    });
+    if let Some(partner) = &query.concerns {
+        values.push(Box::new(partner.as_str().to_owned()));
     }
     if let Some(after) = query.after {
         sql += " AND (c.begin_ms, c.id) < (?, ?)";
@@ -99,8 +121,21 @@ pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<History>, 
     sql += " ORDER BY c.begin_ms DESC, c.id DESC LIMIT ?";
     values.push(Box::new(query.limit as i64));
     let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-    let ids = ids(connection, &sql, &values)?;
-    histories(connection, ids)
+    let position = |row: &Row<'_>| {
+        Ok(ListPosition {
+            begin_ms: row.get(0)?,
+            id: PaymentId::from_bytes(row.get(1)?),
+        })
+    };
+    let positions: Vec<ListPosition> = connection
+        .prepare_cached(&sql)
+        .and_then(|mut statement| statement.query_map(&*values, position)?.collect())
+        .map_err(read_error)?;
+    let listed = |position: ListPosition| Listed {
+        position,
+        history: history(connection, position.id, u32::MAX),
+    };
+    Ok(positions.into_iter().map(listed).collect())
 }
 
 /// Changes, each with the payment as it was right after it.
@@ -117,23 +152,23 @@ pub fn changes(connection: &Connection, after: u64, limit: usize) -> Result<Vec<
     rows.into_iter()
         .map(|(sequence, id, version)| {
             let id = PaymentId::from_bytes(id);
-            let history = history(connection, id, version)?;
-            let state = fold(&history.records).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))?;
-            Ok(Change { sequence, state })
+            let state = history(connection, id, version).and_then(|history| {
+                fold(&history.records).map_err(|error| StoreError::Damaged(format!("{id}: {error}")))
+            });
+            match state {
+                Ok(state) => Ok(Change { sequence, state }),
+                // Its number counts; what it was is lost to watchers, and they are not held up by it.
+                Err(StoreError::Damaged(error)) => {
+                    tracing::error!(sequence, error, "a change cannot be read");
+                    Ok(Change {
+                        sequence,
+                        state: State::Absent,
+                    })
+                }
+                Err(error) => Err(error),
+            }
         })
         .collect()
-}
-
-fn ids(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<PaymentId>, StoreError> {
-    let id = |row: &Row<'_>| row.get::<_, [u8; 16]>(0).map(PaymentId::from_bytes);
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.query_map(values, id)?.collect())
-        .map_err(read_error)
-}
-
-fn histories(connection: &Connection, ids: Vec<PaymentId>) -> Result<Vec<History>, StoreError> {
-    ids.into_iter().map(|id| history(connection, id, u32::MAX)).collect()
 }
 
 fn history(connection: &Connection, id: PaymentId, version_max: u32) -> Result<History, StoreError> {

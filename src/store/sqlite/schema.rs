@@ -87,9 +87,21 @@ pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(
         )));
     }
 
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(map)?;
+    let journal: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(map)?;
     // Promise 13: every commit is an fsync.
     connection.pragma_update(None, "synchronous", "FULL").map_err(map)?;
+    let synchronous: i64 = connection
+        .pragma_query_value(None, "synchronous", |row| row.get(0))
+        .map_err(map)?;
+    // Where the file system has no shared memory SQLite stays in another mode, and says so here only.
+    if journal != "wal" || synchronous != 2 {
+        return Err(foreign(format!(
+            "cannot be kept safe here: journal_mode is {journal}, synchronous is {synchronous}; wal and 2 are needed, on a \
+             file system with shared memory and locks"
+        )));
+    }
     connection.pragma_update(None, "foreign_keys", "ON").map_err(map)?;
     if let Some(pages_max) = options.pages_max {
         connection

@@ -136,6 +136,13 @@ impl Writer {
                     }
                 }
             }
+            // The file refused one of them, not the disk all of them: each for itself, so that its neighbours are not
+            // turned away with it, again and again.
+            Err(StoreError::Damaged(_)) if batch.len() > 1 => {
+                for job in batch.drain(..) {
+                    self.commit(&mut vec![job]);
+                }
+            }
             Err(error) => {
                 if matches!(error, StoreError::Failed(_)) {
                     tracing::error!(%error, "the store has failed; restart the gateway");
@@ -236,12 +243,12 @@ impl Writer {
         sequence: &mut u64,
         changes: &mut Vec<Change>,
     ) -> rusqlite::Result<AppendOutcome> {
-        let State::Present(after) = &append.after else {
+        let Some(State::Present(after)) = append.states.last() else {
             unreachable!("bug: an append leaves a transaction")
         };
         let (bucket, id) = (append.id.bucket(), append.id.as_bytes());
         let count = u32::try_from(append.records.len()).expect("a step has a handful of records");
-        assert!(count > 0, "bug: an append of nothing");
+        assert_eq!(append.states.len(), append.records.len(), "bug: a state is missing");
         assert_eq!(
             after.version,
             append.expected_version + count,
@@ -265,12 +272,12 @@ impl Writer {
                 stored_version: stored.unwrap_or(0),
             });
         }
-        for (version, record) in (append.expected_version + 1..).zip(&append.records) {
+        let versions = append.expected_version + 1..;
+        for ((version, record), state) in versions.zip(&append.records).zip(&append.states) {
             self.add_record(append.id, version, record, sequence)?;
-            // A watcher is told where the payment stands. Two records of one step share an instant: both show its end.
             changes.push(Change {
                 sequence: *sequence,
-                state: append.after.clone(),
+                state: state.clone(),
             });
         }
         Ok(AppendOutcome::Appended)
@@ -316,6 +323,8 @@ impl Writer {
     fn refusal(&self, error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Failed(error.to_string()),
+            // What is there already is not what should be there.
+            Some(ErrorCode::ConstraintViolation) => StoreError::Damaged(error.to_string()),
             _ => StoreError::Unavailable(error.to_string()),
         }
     }
