@@ -517,3 +517,29 @@ async fn a_payment_that_cannot_be_read_does_not_keep_the_others_waiting() {
     let readable = listed.iter().filter(|listed| listed.history.is_ok()).count();
     assert_eq!((listed.len(), readable), (5, 4));
 }
+
+#[tokio::test]
+async fn a_beginning_that_was_durable_too_late_asks_nobody_for_a_vote() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 0);
+    let bench = bench(&store);
+    let mut terms = (*terms()).clone();
+    terms.decide_by_ms = system_clock()() + 20;
+    let decide_by_ms = terms.decide_by_ms;
+    let handle = bench.coordinator.begin(Arc::new(terms)).unwrap();
+    // The disk is slower than the time to decide.
+    until("decide_by", || system_clock()() > decide_by_ms).await;
+    store.tickets.add_permits(2);
+    let mut handle = handle;
+    let seen = within(handle.when(|transaction| transaction.decision().is_some()))
+        .await
+        .unwrap();
+    assert!(matches!(&seen.phase, Phase::Aborting { outcome, .. } if outcome.reason == Reason::VotingTimedOut));
+    until("the Aborts", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 2
+    })
+    .await;
+    for partner in [&bench.debit, &bench.credit] {
+        assert_eq!(partner.heard(), [Command::Abort], "promise 9");
+    }
+}
