@@ -8,13 +8,19 @@ use causeway::{
     },
 };
 use futures_util::future::join_all;
-use tokio::task::JoinHandle;
+use prost::Message;
+use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{Code, Status};
 
-use crate::support::{
-    ALIPAY, APPLE, BOUND, Client, Network, Refusal, Route, Settings,
-    clients::{fault, latency, once},
-    wait_for,
+use crate::{
+    refused,
+    support::{
+        ALIPAY, APPLE, BOUND, Client, Network, Refusal, Route, Settings,
+        clients::{fault, latency, once},
+        wait_for,
+        wire::call_with_bytes_later,
+        within,
+    },
 };
 
 fn begin(apple: &Client, request: CreatePaymentRequest) -> JoinHandle<Result<Payment, Status>> {
@@ -85,6 +91,58 @@ async fn what_is_under_way_is_finished_and_answered_and_nothing_new_begins() {
         .pay(Route::USD_CNY.send(&format!("late-{index}"), "1"))
         .await;
     assert_eq!(network.audit().await.aborted, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_on_its_way_when_the_drain_began_starts_nothing() {
+    const CREATE: &str = "/causeway.gateway.v1.PaymentService/CreatePayment";
+    let mut network = Network::start().await;
+    let apple = network.partner(APPLE);
+    let quote = apple.quoted(Route::USD_CNY, "1").await;
+    // Opened before the drain, so that the connection still takes them; their messages come after it has begun.
+    let (mut go, mut calls) = (Vec::new(), Vec::new());
+    for request in [
+        Route::USD_CNY.send("r-1", "1"),
+        Route::USD_CNY.by_quote("r-2", &quote.name),
+    ] {
+        let (send, sent) = oneshot::channel::<()>();
+        let (open, opened) = oneshot::channel::<()>();
+        let message = async move {
+            open.send(()).unwrap();
+            sent.await.unwrap();
+            request.encode_to_vec()
+        };
+        let channel = apple.channel.clone();
+        calls.push(tokio::spawn(async move {
+            call_with_bytes_later(&channel, CREATE, message).await
+        }));
+        within("the call is opened", opened).await.unwrap();
+        go.push(send);
+    }
+    // Frames of one connection are read in order: once this call is answered, those are known to the server.
+    let mut watch = apple.watch("", "").await.unwrap();
+    network.begin_drain();
+    let hello = within("a place in the feed", watch.message()).await.unwrap();
+    assert_eq!(hello.unwrap().payment, None);
+    refused(
+        "the drain has begun",
+        within("an end", watch.message()).await,
+        "DRAINING",
+        &[],
+    );
+    for go in go {
+        go.send(()).unwrap();
+    }
+    for (call, id) in calls.into_iter().zip(["r-1", "r-2"]) {
+        let refusal = refused(id, call.await.unwrap(), "DRAINING", &[]);
+        assert!(refusal.retry_after.is_some(), "{refusal:?}");
+    }
+    network.end_drain().await.unwrap();
+    network.start_gateway().await;
+    assert_eq!(network.audit().await, Default::default());
+    let apple = network.partner(APPLE);
+    apple.pay(Route::USD_CNY.by_quote("r-2", &quote.name)).await;
+    assert_eq!(network.audit().await.movements, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

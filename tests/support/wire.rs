@@ -69,6 +69,19 @@ pub async fn call_with_bytes(channel: &Channel, path: &'static str, bytes: Vec<u
     Ok(grpc.unary(Request::new(bytes), path, Bytes).await?.into_inner())
 }
 
+/// The same with a request that is opened now and sent when `bytes` is ready.
+pub async fn call_with_bytes_later(
+    channel: &Channel,
+    path: &'static str,
+    bytes: impl Future<Output = Vec<u8>> + Send + 'static,
+) -> Result<Vec<u8>, Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+    let path = PathAndQuery::from_static(path);
+    let request = Request::new(futures_util::stream::once(bytes));
+    Ok(grpc.client_streaming(request, path, Bytes).await?.into_inner())
+}
+
 /// The same for a server stream: its first message.
 pub async fn stream_with_bytes(channel: &Channel, path: &'static str, bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
     let mut grpc = Grpc::new(channel.clone());
