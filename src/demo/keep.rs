@@ -23,7 +23,11 @@ pub fn show_running(tell: &mut Tell, cluster: &Cluster) -> Result<(), DemoError>
     ))?;
     let pids: Vec<_> = cluster.pids().map(|(_, pid)| pid.to_string()).collect();
     let quoted = quoted(&folder.to_string());
-    tell.line(&format!("kill {}; rm -r {quoted}\n", pids.join(" ")))?;
+    // They write to the folder until they are gone.
+    let pids = pids.join(" ");
+    tell.line(&format!(
+        "kill {pids}; while kill -0 {pids} 2>/dev/null; do sleep 0.1; done; rm -r {quoted}\n"
+    ))?;
     let mut table = Table::new([("process", Align::Left), ("process id", Align::Right)]);
     for (name, pid) in cluster.pids() {
         table.row([name.into(), pid.to_string()]);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::world::{APPLE, GATEWAY, QUICK, World, beside_others};
+use crate::world::{APPLE, BINARY, GATEWAY, QUICK, World, beside_others};
 
 /// Whether grpcurl is there. `CAUSEWAY_REQUIRE_TOOLS` forbids that it is not.
 fn installed() -> bool {
@@ -153,4 +153,105 @@ fn field(json: &str, name: &str) -> String {
     let mark = format!("\"{name}\": \"");
     let start = json.find(&mark).unwrap_or_else(|| panic!("no {name} in {json}")) + mark.len();
     json[start..].split('"').next().unwrap().to_owned()
+}
+
+/// Runs the line that ends what the demonstration left running, whatever the test came to.
+struct Ending(String);
+
+impl Ending {
+    fn run(&self) -> bool {
+        Command::new("bash")
+            .args(["-c", &self.0])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.run();
+    }
+}
+
+/// The commands in what the demonstration prints: each starts with "grpcurl" and ends at an empty line.
+fn printed_commands(text: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if line.starts_with("grpcurl ") {
+            commands.push(String::new());
+            inside = true;
+        }
+        inside &= !line.is_empty();
+        if let (true, Some(command)) = (inside, commands.last_mut()) {
+            command.push_str(line);
+            command.push('\n');
+        }
+    }
+    commands
+}
+
+#[test]
+fn what_the_demonstration_prints_works_when_pasted() {
+    if !installed() {
+        return;
+    }
+    let _machine = beside_others();
+    let output = Command::new(BINARY)
+        .args(["demo", "--keep"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let ending = text
+        .lines()
+        .find(|line| line.starts_with("kill "))
+        .map(|line| Ending(line.to_owned()));
+    let ending = ending.unwrap_or_else(|| panic!("no line to end it: {text}"));
+    assert!(output.status.success(), "{text}");
+    let commands = printed_commands(&text);
+    assert_eq!(commands.len(), 10, "{commands:?}");
+    let mut paid = 0;
+    for command in &commands {
+        let paste = || {
+            // A watch goes on until it is ended.
+            let endless = command.contains("WatchPayments");
+            let bounded = if endless { "timeout 2 " } else { "timeout 30 " };
+            let output = Command::new("bash")
+                .args(["-c", &format!("{bounded}{command}")])
+                .output()
+                .unwrap();
+            let printed = String::from_utf8(output.stdout).unwrap();
+            let failed = !output.status.success() && !endless;
+            assert!(
+                !failed,
+                "{command}\n{printed}\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            printed
+        };
+        let printed = paste();
+        if command.contains("CreatePayment") {
+            assert!(printed.contains("STATE_COMPLETED"), "{printed}");
+            assert_eq!(paste(), printed, "pasted twice, it is one payment");
+            paid += 1;
+        }
+        let expected = [
+            ("GetRate", "6.11350800126"),
+            ("CreateQuote", "quotes/"),
+            ("WatchPayments", "STATE_COMMITTING"),
+            ("ListPayments", "STATE_ABORTED"),
+            ("ListAccounts", "settlement"),
+        ];
+        for (method, needle) in expected {
+            assert!(
+                !command.contains(method) || printed.contains(needle),
+                "{command}\n{printed}"
+            );
+        }
+    }
+    assert_eq!(paid, 1);
+    assert!(ending.run(), "{}", ending.0);
 }
