@@ -5,7 +5,7 @@ use crate::{
     coordinator::protocol::{Knowledge, Phase, Transaction},
     fx,
     money::{Amount, Conversion},
-    payment::{self, OrderPricing, Outcome, Party, RateOrigin, Terms},
+    payment::{self, OrderPricing, Outcome, Party, RateOrigin, Reason, Terms},
     pb::{gateway::v1 as pb, money::v1::Money},
     store::StoredQuote,
     wire::timestamp,
@@ -51,6 +51,12 @@ pub fn payment(caller: &Caller, transaction: &Transaction) -> pb::Payment {
                 message.reference.clear();
                 message.state = pb::payment_branch::State::Unspecified.into();
             }
+        }
+        // It may hold what several networks said.
+        if let (Some(shown), Some(Reason::VotingTimedOut)) =
+            (&mut message.outcome, reason.map(|outcome| outcome.reason))
+        {
+            shown.detail.clear();
         }
         // Who it came from, but not why: that another network's customer is short of funds is nobody's business here.
         if let (Some(shown), Some(reason)) = (&mut message.outcome, reason)

@@ -171,11 +171,28 @@ async fn create(
     }
 }
 
+/// How often a beginning is tried that met another's under the same id which then came to nothing.
+const BEGIN_ATTEMPTS_MAX: u32 = 3;
+
 /// Begins the payment, or finds it begun.
 async fn begin(shared: &Shared, terms: Terms) -> Result<Arc<Transaction>, BeginError> {
     // So many begin at once and no more: a burst waits here, while they share an fsync.
     let _place = shared.begins.acquire().await.expect("the semaphore is never closed");
-    shared.coordinator.begin(Arc::new(terms))?.begun().await
+    if terms.decide_by_ms - shared.now_ms() < shared.timing.voting_min.as_millis() as i64 {
+        let error = "too many payments were waiting to begin; nothing was started".into();
+        return Err(StoreError::Unavailable(error).into());
+    }
+    let terms = Arc::new(terms);
+    let mut attempt = 1;
+    loop {
+        let handle = shared.coordinator.begin(Arc::clone(&terms))?;
+        let own = handle.is_own();
+        match handle.begun().await {
+            // Why another's never began says nothing about this one.
+            Err(_) if !own && attempt < BEGIN_ATTEMPTS_MAX => attempt += 1,
+            begun => return begun,
+        }
+    }
 }
 
 /// Everything that is fixed when the payment begins; checks all that can be wrong with it.

@@ -2,29 +2,32 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BeginError, HaltPoint, Shared, View,
     live::{Leave, Seat, present},
     protocol::{
-        Answer, Command, Decision, Durability, Effect, Event, Input, Phase, Record, State, Step, apply, decide, fold,
-        wake_at,
+        Answer, Command, Decision, Durability, Effect, Event, Input, Record, State, Step, apply, decide, fold, wake_at,
     },
 };
 use crate::{
-    participant::{Answering, Call},
+    participant::Call,
     payment::{BranchId, PaymentId, Terms},
     store::{Append, AppendOutcome, Begin, BeginOutcome, StoreError},
 };
 
 /// How long to wait before a write that the store turned away is tried again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
+/// As slow as an answer that does not come.
+const UNCONFIGURED_PAUSE: Duration = Duration::from_secs(1);
 /// No sleep is longer: a clock that was set shows at the latest then.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -80,12 +83,13 @@ impl Driver {
             live: &shared.live,
             id: self.id,
         };
-        match Box::pin(self.reload()).await {
+        match Box::pin(self.load()).await {
             // It has ended, or waits for an operator: there is nothing to drive.
             Ok(()) if self.is_quiet() => {}
             Ok(()) => self.drive_on().await,
-            // One that cannot be read must not keep the others waiting.
-            Err(Gone::Store(error)) => {
+            // One that cannot be read keeps neither the others waiting nor those who ask for it: the next search comes
+            // back to it.
+            Err(error) => {
                 self.give_up(&error);
                 self.show(View::Failed(error.into()));
             }
@@ -183,8 +187,13 @@ impl Driver {
                 Ok(true) => return Ok(()),
                 // Another coordinator was first: what it decided stands.
                 Ok(false) => {
+                    let expected_version = self.version();
                     self.reload().await?;
                     self.calls.clear();
+                    if self.version() == expected_version {
+                        let problem = format!("{}: its records are not as many as its version says", self.id);
+                        return Err(Gone::Store(StoreError::Damaged(problem)));
+                    }
                     input = Input::Recover;
                 }
                 Err(StoreError::Unavailable(error)) => {
@@ -253,6 +262,7 @@ impl Driver {
         if forced {
             self.advance(&step.records);
             self.publish();
+            self.raise_alarm(&step.records);
         }
         self.halt(points.after).await;
         self.release(step.effects);
@@ -277,45 +287,34 @@ impl Driver {
             let terms = Arc::clone(&transaction.terms);
             let partner = &terms.branches[branch.index()].party.partner;
             tracing::debug!(payment = %self.id, branch = branch.name(), %partner, ?command, attempt, "sent");
-            let answering = match self.shared.participants.contains_key(partner) {
-                // What is repeated waits its turn, so that a partner that comes back is not run over.
-                true => {
-                    let hurry = Hurry {
-                        decided: transaction.decision().is_some(),
-                        repeated: transaction.branch(branch).failures > 0,
-                    };
-                    Box::pin(send(
-                        Arc::clone(&self.shared),
-                        Arc::clone(&terms),
-                        branch,
-                        command,
-                        hurry,
-                    ))
-                }
-                // Taken out of the configuration while it had payments in flight: they wait for its return.
-                false => unconfigured(command),
+            let hurry = Hurry {
+                decided: transaction.decision().is_some(),
+                repeated: transaction.branch(branch).failures > 0,
             };
-            self.calls.start(branch, attempt, answering);
+            let call = send(Arc::clone(&self.shared), Arc::clone(&terms), branch, command, hurry);
+            self.calls.start(branch, attempt, call);
         }
     }
 
     async fn reload(&mut self) -> Result<(), Gone> {
         loop {
-            match self.shared.store.payment(self.id).await {
-                Ok(history) => {
-                    let records = history.map(|history| history.records).unwrap_or_default();
-                    self.state = fold(&records)
-                        .map_err(|impossible| Gone::Store(StoreError::Damaged(format!("{}: {impossible}", self.id))))?;
-                    self.publish();
-                    return Ok(());
-                }
+            match self.load().await {
                 Err(StoreError::Unavailable(error)) => {
                     tracing::warn!(payment = %self.id, error, "a payment waits for the store");
                     sleep(STORE_RETRY).await;
                 }
-                Err(error) => return Err(Gone::Store(error)),
+                loaded => return loaded.map_err(Gone::Store),
             }
         }
+    }
+
+    /// Takes the state from the store.
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let history = self.shared.store.payment(self.id).await?;
+        let records = history.map(|history| history.records).unwrap_or_default();
+        self.state = fold(&records).map_err(|impossible| StoreError::Damaged(format!("{}: {impossible}", self.id)))?;
+        self.publish();
+        Ok(())
     }
 
     /// Stops for ever at the point if it is armed. Not an async fn: its future must not hold on to the calls in flight.
@@ -328,6 +327,13 @@ impl Driver {
         }
     }
 
+    fn version(&self) -> u32 {
+        match &self.state {
+            State::Absent => 0,
+            State::Present(transaction) => transaction.version,
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         match &self.state {
             State::Absent => true,
@@ -337,12 +343,17 @@ impl Driver {
 
     fn publish(&self) {
         if let State::Present(transaction) = &self.state {
-            if let Phase::Disputed { outcome, .. } = &transaction.phase {
-                // A person acts on this one: two networks say different things about the same money.
+            self.show(present(transaction.clone()));
+        }
+    }
+
+    /// A person acts on this one: two networks say different things about the same money.
+    fn raise_alarm(&self, records: &[Record]) {
+        for record in records {
+            if let Event::Disputed { outcome, .. } = &record.event {
                 let (reason, detail) = (outcome.reason.name(), &outcome.detail);
                 tracing::error!(payment = %self.id, reason, detail, "a payment is disputed and waits for an operator");
             }
-            self.show(present(transaction.clone()));
         }
     }
 
@@ -381,7 +392,13 @@ struct Hurry {
 async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command: Command, hurry: Hurry) -> Answer {
     let Hurry { decided, repeated } = hurry;
     let partner = &terms.branches[branch.index()].party.partner;
-    let peer = shared.participants.get(partner).expect("the driver looked");
+    let Some(peer) = shared.participants.get(partner) else {
+        // Taken out of the configuration while it had payments in flight: they wait for its return.
+        sleep(UNCONFIGURED_PAUSE).await;
+        return Answer::Unknown {
+            cause: format!("{command:?} has nowhere to go: the partner is not configured").into(),
+        };
+    };
     // A decision never queues behind votes.
     let lane = if decided { &peer.deciding } else { &peer.voting };
     if repeated {
@@ -402,16 +419,6 @@ async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command:
         now_ms,
     };
     peer.participant.call(call).await
-}
-
-fn unconfigured(command: Command) -> Answering {
-    Box::pin(async move {
-        // As slow as an answer that does not come.
-        sleep(Duration::from_secs(1)).await;
-        Answer::Unknown {
-            cause: format!("{command:?} has nowhere to go: the partner is not configured").into(),
-        }
-    })
 }
 
 /// The points that a step's records lie between.
@@ -450,18 +457,19 @@ impl HaltPoints {
     }
 }
 
-/// The calls in flight: one a branch. A new one takes the old one's place.
+/// The calls in flight: one a branch. A new one takes the old one's place, and ends it. Each runs in a task of its own: while
+/// the driver waits for the store, a call must not stand still in a line that others stand in too.
 #[derive(Default)]
 struct Calls {
-    slots: Vec<Option<(u32, Answering)>>,
+    slots: Vec<Option<(u32, AbortOnDropHandle<Answer>)>>,
 }
 
 impl Calls {
-    fn start(&mut self, branch: BranchId, attempt: u32, answering: Answering) {
+    fn start(&mut self, branch: BranchId, attempt: u32, call: impl Future<Output = Answer> + Send + 'static) {
         if self.slots.len() <= branch.index() {
             self.slots.resize_with(branch.index() + 1, || None);
         }
-        self.slots[branch.index()] = Some((attempt, answering));
+        self.slots[branch.index()] = Some((attempt, AbortOnDropHandle::new(tokio::spawn(call))));
     }
 
     fn clear(&mut self) {
@@ -475,11 +483,17 @@ impl Calls {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<(BranchId, u32, Answer)> {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if let Some((attempt, answering)) = slot
-                && let Poll::Ready(answer) = answering.as_mut().poll(context)
+            if let Some((attempt, call)) = slot
+                && let Poll::Ready(answer) = Pin::new(call).poll(context)
             {
                 let attempt = *attempt;
                 *slot = None;
+                let answer = answer.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a call's task failed");
+                    Answer::Unknown {
+                        cause: "the call's task failed".into(),
+                    }
+                });
                 return Poll::Ready((BranchId::at(index), attempt, answer));
             }
         }

@@ -80,6 +80,7 @@ impl Live {
         if let Some(slot) = shard.get(&id) {
             return Entry::Occupied(Handle {
                 view: slot.view.clone(),
+                own: false,
             });
         }
         let mailbox = Arc::new(Mailbox::default());
@@ -92,7 +93,10 @@ impl Live {
             },
         );
         Entry::Entered {
-            handle: Handle { view: receiver },
+            handle: Handle {
+                view: receiver,
+                own: true,
+            },
             seat: Seat { mailbox, view },
         }
     }
@@ -106,6 +110,7 @@ impl Live {
     pub fn get(&self, id: PaymentId) -> Option<Handle> {
         self.shard(id).get(&id).map(|slot| Handle {
             view: slot.view.clone(),
+            own: false,
         })
     }
 

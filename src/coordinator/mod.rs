@@ -109,6 +109,7 @@ impl Lane {
 #[derive(Clone, Debug)]
 pub struct Handle {
     view: watch::Receiver<View>,
+    own: bool,
 }
 
 /// What is known of a payment to those who wait for it.
@@ -253,6 +254,11 @@ impl Coordinator {
 }
 
 impl Handle {
+    /// Whether the call that answered with this handle is the one that began the payment.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// The payment once its beginning is durable, or why it never began.
     pub async fn begun(mut self) -> Result<Arc<Transaction>, BeginError> {
         let seen = self.view.wait_for(|view| !matches!(view, View::Beginning)).await;

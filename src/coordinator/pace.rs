@@ -7,6 +7,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+/// How much lateness is made up for.
+const SLACK: Duration = Duration::from_millis(10);
+
 /// Lets so many pass a second, evenly spaced, in the order in which they came. Who gives up before its turn leaves no gap.
 #[derive(Debug)]
 pub struct Pace {
@@ -27,10 +30,12 @@ impl Pace {
     pub async fn turn(&self) {
         // The one at the head of the line holds the lock while it sleeps: the lock is the line.
         let mut next = self.next.lock().await;
-        if let Some(turn) = *next {
-            sleep_until(turn).await;
-        }
-        *next = Some(Instant::now() + self.gap);
+        let now = Instant::now();
+        let turn = next.unwrap_or(now);
+        sleep_until(turn).await;
+        // Counted from the turn and not from when its sleep happened to end: timers are late, and lateness adds up.
+        let late = Instant::now().checked_sub(SLACK).unwrap_or(now);
+        *next = Some(turn.max(late) + self.gap);
     }
 }
 

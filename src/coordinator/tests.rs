@@ -543,3 +543,63 @@ async fn a_beginning_that_was_durable_too_late_asks_nobody_for_a_vote() {
         assert_eq!(partner.heard(), [Command::Abort], "promise 9");
     }
 }
+
+#[tokio::test]
+async fn a_payment_that_waits_for_the_store_holds_up_no_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::new(folder.path(), 1_000);
+    let mut bench = bench(&store);
+    let shared = Arc::get_mut(&mut bench.coordinator.shared).unwrap();
+    for peer in shared.participants.values_mut() {
+        peer.deciding.room = Semaphore::new(1);
+    }
+    let now_ms = system_clock()();
+    let payments: Vec<_> = (0..2)
+        .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
+        .collect();
+    for terms in &payments {
+        within(bench.coordinator.begin(Arc::clone(terms)).unwrap().begun())
+            .await
+            .unwrap();
+    }
+    until("every Prepare", || {
+        bench.debit.heard().len() + bench.credit.heard().len() == 4
+    })
+    .await;
+    for partner in [&bench.debit, &bench.credit] {
+        partner.tell([prepared(), prepared()]);
+    }
+    for terms in &payments {
+        let mut handle = bench.coordinator.attach(terms.id).unwrap();
+        within(handle.when(|transaction| transaction.decision().is_some()))
+            .await
+            .unwrap();
+    }
+    // One Commit is at the credit's partner and one stands in line behind it; both are at the debit's or in line there.
+    until("a Commit at each", || {
+        [&bench.debit, &bench.credit]
+            .iter()
+            .all(|partner| partner.heard().contains(&Command::Commit))
+    })
+    .await;
+    // The store takes no more writes, and the debit's partner contradicts: that payment's driver is stuck.
+    let tickets = store.tickets.available_permits();
+    store.tickets.forget_permits(tickets);
+    bench.debit.tell([Answer::Aborted]);
+    until("a dispute at the gate", || store.waiting.load(Ordering::SeqCst) == 1).await;
+    // Both Commits to the credit's partner are answered all the same, whichever of them was first in line.
+    bench.credit.tell([committed(), committed()]);
+    until("both Commits at the credit's partner", || {
+        bench
+            .credit
+            .heard()
+            .iter()
+            .filter(|command| **command == Command::Commit)
+            .count()
+            == 2
+    })
+    .await;
+    store.tickets.add_permits(1_000);
+    bench.debit.tell([committed()]);
+    until("the drivers' end", || bench.coordinator.live_count() == 0).await;
+}

@@ -29,6 +29,9 @@ const PAR: &str = "par";
 /// How long callers wait for a fetch while there is a last good table to serve.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A table fetched within twice this (or twice its own time to expire) is recent enough not to wait for the next.
+const RECENT_MIN: Duration = Duration::from_secs(30 * 60);
+
 /// How rates are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RatesConfig {
@@ -329,9 +332,11 @@ impl Rates {
         })
     }
 
-    /// A fetch, waited for to its end if there is nothing else to serve; else for a moment, and it goes on behind.
+    /// A fetch, waited for to its end if there is nothing recent to serve; else for a moment, and it goes on behind.
     async fn fetch_with_patience(&self, now_ms: i64) -> Result<Snapshot, Arc<SourceError>> {
-        if self.book().current.is_none() {
+        let recent = self.inner.config.expire_after.max(RECENT_MIN) * 2;
+        let last_good = self.book().current.as_ref().map(|current| current.fetched_at.elapsed());
+        if last_good.is_none_or(|age| age > recent) {
             return self.fetch(now_ms).await;
         }
         let rates = self.clone();

@@ -46,7 +46,8 @@ pub trait Store: Send + Sync + 'static {
     fn quote(&self, id: QuoteId) -> Pending<Option<StoredQuote>>;
     /// Reads a payment's records.
     fn payment(&self, id: PaymentId) -> Pending<Option<History>>;
-    /// The ids of payments that have not ended, in the order of (bucket, id), after the given one.
+    /// The ids of payments that are still to be driven (not ended, nor disputed with nothing left to deliver), in the order
+    /// of (bucket, id), after the given one.
     fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Pending<Vec<PaymentId>>;
     /// Payments that concern a partner, newest first. One that cannot be read does not hide the others.
     fn list(&self, query: ListQuery) -> Pending<Vec<Listed>>;

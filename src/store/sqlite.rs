@@ -237,16 +237,10 @@ impl Drop for SqliteStore {
 
 /// Holds `FILE.lock` for the life of the process. The operating system lets go of it even after SIGKILL.
 fn lock(path: &Path) -> Result<File, StoreError> {
-    // One file, one lock, however its path is spelled.
-    let real = path.canonicalize().or_else(|_| {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        folder
-            .canonicalize()
-            .map(|folder| folder.join(path.file_name().unwrap_or_default()))
-    });
+    // One file, one lock, however its path is spelled. It has to be there to have one name; what is wrong with it if it
+    // cannot be made is said when it is opened.
+    let _ = File::options().create(true).append(true).open(path);
+    let real = path.canonicalize();
     let mut lock_path = real.as_deref().unwrap_or(path).as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);

@@ -270,6 +270,32 @@ async fn recovery_finds_what_has_not_ended_and_nothing_else() {
                 open.push(terms.id);
             }
         }
+        // A dispute with nothing left to deliver waits for an operator, not for recovery. It is listed as any other.
+        let disputed = begin_quoted(&store, "apple-pay", 100).await;
+        let dispute = [
+            made::begun(&disputed),
+            made::committed(disputed.begin_ms),
+            made::disputed(disputed.begin_ms),
+        ];
+        store.append(made::append(disputed.id, &dispute, 2)).await.unwrap();
+        let query = ListQuery {
+            states: vec!["DISPUTED"],
+            limit: 10,
+            ..Default::default()
+        };
+        for concerns in [None, Some(made::partner("apple-pay"))] {
+            let listed = store
+                .list(ListQuery {
+                    concerns,
+                    ..query.clone()
+                })
+                .await
+                .unwrap();
+            assert_eq!(
+                listed.iter().map(|listed| listed.position.id).collect::<Vec<_>>(),
+                [disputed.id]
+            );
+        }
         let mut found = Vec::new();
         loop {
             let page = store.unfinished(found.last().copied(), 7).await.unwrap();

@@ -7,7 +7,7 @@ use super::{
     read_error,
 };
 use crate::{
-    coordinator::protocol::{Phase, State, fold},
+    coordinator::protocol::{Phase, State, Transaction, fold},
     payment::{PaymentId, QuoteId},
 };
 
@@ -18,6 +18,17 @@ const ENDED: [&str; 2] = ["COMPLETED", "ABORTED"];
 pub fn state_code(name: &str) -> i64 {
     let index = Phase::NAMES.iter().position(|state| *state == name);
     1 + index.unwrap_or_else(|| panic!("bug: no state {name}")) as i64
+}
+
+/// The number of a dispute that only an operator can end: every branch has said its last word.
+const DISPUTED_QUIET: i64 = 7;
+
+/// The number under which a payment is kept: that of its state, but for disputes that nothing is left to drive of.
+pub fn stored_state(transaction: &Transaction) -> i64 {
+    match &transaction.phase {
+        Phase::Disputed { .. } if transaction.is_quiet() => DISPUTED_QUIET,
+        phase => state_code(phase.name()),
+    }
 }
 
 /// The number of the last change.
@@ -63,7 +74,8 @@ pub fn unfinished(
     };
     connection
         .prepare_cached(
-            "SELECT id FROM payment WHERE state NOT IN (3, 5) AND (bucket, id) > (?1, ?2) ORDER BY bucket, id LIMIT ?3",
+            "SELECT id FROM payment WHERE state NOT IN (3, 5) AND state <> 7 AND (bucket, id) > (?1, ?2)
+             ORDER BY bucket, id LIMIT ?3",
         )
         .and_then(|mut statement| {
             let id = |row: &Row<'_>| row.get(0).map(PaymentId::from_bytes);
@@ -115,7 +127,10 @@ pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, S
         values.push(Box::new(PaymentId::derive(partner, request_id).as_bytes().to_vec()));
     }
     if !query.states.is_empty() {
-        let codes: Vec<_> = query.states.iter().map(|state| state_code(state).to_string()).collect();
+        let mut codes: Vec<_> = query.states.iter().map(|state| state_code(state).to_string()).collect();
+        if query.states.contains(&"DISPUTED") {
+            codes.push(DISPUTED_QUIET.to_string());
+        }
         sql += &format!(" AND p.state IN ({})", codes.join(", "));
     }
     sql += " ORDER BY c.begin_ms DESC, c.id DESC LIMIT ?";

@@ -24,7 +24,8 @@ const MIGRATIONS: [&str; 1] = ["
         begin_ms INTEGER NOT NULL,
         PRIMARY KEY (bucket, id)
     ) WITHOUT ROWID;
-    -- Recovery reads these alone, however many have ended. 3 is COMPLETED, 5 is ABORTED.
+    -- Recovery reads these alone, however many have ended. 3 is COMPLETED, 5 is ABORTED;
+    -- 7 is a dispute that waits for an operator alone.
     CREATE INDEX payment_unfinished ON payment (bucket, id) WHERE state NOT IN (3, 5);
 
     -- The truth. The sequence is the feed's.

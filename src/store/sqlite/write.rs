@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     super::{Append, AppendOutcome, Begin, BeginOutcome, Change, StoreError, codec},
-    read::state_code,
+    read::{state_code, stored_state},
 };
 use crate::{
     coordinator::protocol::{Durability, Phase, Record, State, fold},
@@ -93,10 +93,6 @@ impl Writer {
     pub fn run(mut self) {
         let mut batch = Vec::new();
         while self.gather(&mut batch) {
-            if let Some(error) = self.failed.borrow().clone() {
-                batch.drain(..).for_each(|job: Job| job.fail(error.clone()));
-                continue;
-            }
             self.commit(&mut batch);
         }
     }
@@ -122,6 +118,10 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &mut Vec<Job>) {
+        if let Some(error) = self.failed.borrow().clone() {
+            batch.drain(..).for_each(|job| job.fail(error.clone()));
+            return;
+        }
         match self.try_commit(batch) {
             Ok((done, changes)) => {
                 // Watchers see it before the caller hears of it: a caller that then watches finds it in the feed.
@@ -261,7 +261,7 @@ impl Writer {
                 id,
                 append.expected_version,
                 after.version,
-                state_code(after.phase.name())
+                stored_state(after)
             ])?;
         if updated == 0 {
             let stored: Option<u32> = self
