@@ -7,6 +7,8 @@ mod diagram;
 mod errors;
 mod links;
 mod map;
+#[path = "../support/ports.rs"]
+mod ports;
 mod purity;
 mod walk;
 

@@ -2,14 +2,13 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{between, read};
+use super::{between, ports::free_port, read};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -31,12 +30,6 @@ fn commands(markdown: &str) -> String {
     commands
 }
 
-/// Ports that nobody listens on at this moment.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
-}
-
 fn has_grpcurl() -> bool {
     let mut command = Command::new("grpcurl");
     command.arg("-version").stdout(Stdio::null()).stderr(Stdio::null());
@@ -55,7 +48,10 @@ fn the_walk_of_the_readme_works() {
     }
     let mut script = commands(between(&read("README.md"), "<!-- walk -->", "<!-- /walk -->"));
     // As on the page, but on ports that are free here.
-    for (written, free) in ["7000", "7001", "7002"].into_iter().zip(free_ports::<3>()) {
+    for (written, free) in ["7000", "7001", "7002"]
+        .into_iter()
+        .zip(std::array::from_fn::<_, 3, _>(|_| free_port()))
+    {
         assert!(script.contains(written));
         script = script.replace(&format!(":{written}"), &format!(":{free}"));
     }

@@ -8,5 +8,7 @@
 mod demo;
 mod grpcurl;
 mod load;
+#[path = "../support/ports.rs"]
+mod ports;
 mod restart;
 mod world;

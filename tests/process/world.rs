@@ -6,7 +6,7 @@ use std::{
     fs,
     future::Future,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -27,6 +27,8 @@ use causeway::{
 };
 use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
+
+use crate::ports::free_port;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_causeway");
 /// How long anything may take that has to happen. A machine under load is slow; a test that waits this long has failed.
@@ -513,8 +515,4 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl 
         assert!(Instant::now() < until, "never came: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

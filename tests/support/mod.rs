@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clients;
 pub mod decimal;
 pub mod network;
+pub mod ports;
 pub mod requests;
 pub mod wire;
 

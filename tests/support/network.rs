@@ -31,6 +31,7 @@ use tonic::transport::Channel;
 use super::{
     ALIPAY, APPLE, BOUND, Client, Mock, PAYPAL,
     audit::{self, Audit},
+    ports::free_port,
     wait_for, within,
 };
 
@@ -148,7 +149,7 @@ impl Network {
         fs::write(dir.path().join("rates.csv"), &settings.rates_csv).expect("a file of rates");
 
         // Everybody is told where everybody else will be, hence all the ports first.
-        let gateway_listener = listen(([127, 0, 0, 1], 0).into()).await;
+        let gateway_listener = listen(([127, 0, 0, 1], free_port()).into()).await;
         let gateway_addr = gateway_listener.local_addr().expect("an address");
         let mut network = Self {
             dir,
@@ -159,7 +160,7 @@ impl Network {
             partners: BTreeMap::new(),
         };
         for name in names {
-            let listener = listen(([127, 0, 0, 1], 0).into()).await;
+            let listener = listen(([127, 0, 0, 1], free_port()).into()).await;
             let addr = listener.local_addr().expect("an address");
             network.partner_addrs.insert(name, addr);
             network.serve_partner(name, listener);
