@@ -178,7 +178,8 @@ const BEGIN_ATTEMPTS_MAX: u32 = 3;
 async fn begin(shared: &Shared, terms: Terms) -> Result<Arc<Transaction>, BeginError> {
     // So many begin at once and no more: a burst waits here, while they share an fsync.
     let _place = shared.begins.acquire().await.expect("the semaphore is never closed");
-    if terms.decide_by_ms - shared.now_ms() < shared.timing.voting_min.as_millis() as i64 {
+    // Half, for it was counted a moment ago and may have been the least that is allowed.
+    if terms.decide_by_ms - shared.now_ms() < shared.timing.voting_min.as_millis() as i64 / 2 {
         let error = "too many payments were waiting to begin; nothing was started".into();
         return Err(StoreError::Unavailable(error).into());
     }
