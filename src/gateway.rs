@@ -1,4 +1,4 @@
-//! The composition root: opens the store, recovers, serves, drains.
+//! The composition root: opens the store, recovers, serves, drains. [`Core`] is the gateway without its sockets.
 //!
 //! Owns the order in which things start and stop. Nothing is served before every unfinished payment is being driven
 //! again, and nothing new is begun once a stop was asked for. Called by `main` and by tests, which bring the listener and
@@ -15,7 +15,7 @@ use crate::{
     api::{Api, MalformedLayer},
     authn::Principal,
     config::{Config, RateSource},
-    coordinator::{Coordinator, Halts, Options, system_clock},
+    coordinator::{Coordinator, Halts, Options},
     fx::{
         RateSource as Source, Rates, RatesConfig, SourceError,
         source::{CsvFile, Embedded, Https, HttpsConfig, Roots, XmlFile},
@@ -29,6 +29,7 @@ use crate::{
         },
         reflection,
     },
+    runtime::{SharedRuntime, TokioRuntime},
     store::{SqliteOptions, SqliteStore, Store, StoreError},
     tls::{self, ChannelOptions, ListenLimits, TlsError},
 };
@@ -84,7 +85,7 @@ pub async fn serve(
     halts: Halts,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
-    let clock = system_clock();
+    let runtime = TokioRuntime::shared();
     let store: Arc<dyn Store> = {
         let path = config.store.clone();
         // Opening may wait for the disk; nothing else runs yet.
@@ -92,28 +93,12 @@ pub async fn serve(
             SqliteStore::open(SqliteOptions::new(path))
         })?)
     };
-    let rates = Arc::new(rates(&config)?);
-    let options = Options {
-        policy: config.policy.clone(),
-        redeliveries_per_second: config.redeliveries_per_second,
-        calls_per_partner: config.limits.calls_per_partner,
-        recovery_interval: config.timing.recovery_interval,
-        halts,
-    };
+    let rates = rates(&config, Arc::clone(&runtime))?;
     let tls_config = tls::server_config(&config.tls)?;
-    let coordinator = Coordinator::new(Arc::clone(&store), participants(&config)?, options, Arc::clone(&clock));
-    let recovered = coordinator.recover().await?;
-    tracing::info!(recovered, store = %config.store.display(), "recovered");
+    let participants = participants(&config, &runtime)?;
+    let core = Core::start(&config, Arc::clone(&store), rates, participants, halts, runtime).await?;
+    let api = core.api();
 
-    let closing = CancellationToken::new();
-    let api = Api::new(
-        &config,
-        coordinator.clone(),
-        Arc::clone(&store),
-        rates,
-        clock.clone(),
-        closing.clone(),
-    );
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::Serving).await;
     let reflection = || reflection(&SERVICES);
@@ -127,7 +112,7 @@ pub async fn serve(
             connections_max: limits.connections,
         },
     );
-    let stopping = closing.clone();
+    let stopping = core.closing.clone();
     let server = Server::builder()
         .layer(MalformedLayer)
         .max_concurrent_streams(limits.streams_per_connection)
@@ -148,19 +133,12 @@ pub async fn serve(
         .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
     tokio::pin!(server);
 
-    let mut failure = store.failure();
-    let failed = async {
-        match failure.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().expect("waited for it"),
-            Err(_) => StoreError::Closed,
-        }
-    };
     let result = tokio::select! {
         // A failure before a stop: it is the reason that counts.
         biased;
-        error = failed => Err(GatewayError::Store(error)),
+        error = core.failed() => Err(GatewayError::Store(error)),
         result = &mut server => return result.map_err(GatewayError::from),
-        () = housekeeping(&coordinator, &store, &clock) => unreachable!("housekeeping never ends"),
+        () = core.housekeeping() => unreachable!("housekeeping never ends"),
         () = shutdown => Ok(()),
     };
 
@@ -172,29 +150,113 @@ pub async fn serve(
     for service in [""].iter().chain(&SERVICES) {
         watched.clear_service_status(service).await;
     }
-    coordinator.close();
-    closing.cancel();
+    core.close();
     let drain = async {
-        let (served, ()) = tokio::join!(&mut server, coordinator.drained());
+        let (served, ()) = tokio::join!(&mut server, core.coordinator.drained());
         served
     };
     match tokio::time::timeout(config.timing.drain, drain).await {
         Ok(served) => served?,
         Err(_) => {
-            let left = coordinator.live_count();
+            let left = core.coordinator.live_count();
             tracing::warn!(left, "the drain took too long; what is left goes on at the next start");
         }
     }
     result
 }
 
-async fn housekeeping(coordinator: &Coordinator, store: &Arc<dyn Store>, clock: &crate::coordinator::Clock) {
-    let forget = async {
+/// A gateway without its sockets: the store it is given, its payments being driven, its services ready to be called.
+///
+/// Order: [`Core::start`], then [`Core::api`] is served while [`Core::housekeeping`] and [`Core::failed`] are polled, until
+/// [`Core::close`].
+pub struct Core {
+    coordinator: Coordinator,
+    store: Arc<dyn Store>,
+    runtime: SharedRuntime,
+    closing: CancellationToken,
+    api: Api,
+}
+
+impl Core {
+    /// Takes up every unfinished payment of the store before it answers.
+    ///
+    /// # Errors
+    /// The store's, if its unfinished payments cannot be found.
+    pub async fn start(
+        config: &Config,
+        store: Arc<dyn Store>,
+        rates: Rates,
+        participants: BTreeMap<PartnerName, Arc<dyn Participant>>,
+        halts: Halts,
+        runtime: SharedRuntime,
+    ) -> Result<Self, StoreError> {
+        let options = Options {
+            policy: config.policy.clone(),
+            redeliveries_per_second: config.redeliveries_per_second,
+            calls_per_partner: config.limits.calls_per_partner,
+            recovery_interval: config.timing.recovery_interval,
+            halts,
+        };
+        let coordinator = Coordinator::new(Arc::clone(&store), participants, options, Arc::clone(&runtime));
+        let recovered = coordinator.recover().await?;
+        tracing::info!(recovered, store = %config.store.display(), "recovered");
+        let closing = CancellationToken::new();
+        let api = Api::new(
+            config,
+            coordinator.clone(),
+            Arc::clone(&store),
+            Arc::new(rates),
+            Arc::clone(&runtime),
+            closing.clone(),
+        );
+        Ok(Self {
+            coordinator,
+            store,
+            runtime,
+            closing,
+            api,
+        })
+    }
+
+    /// The services. Cheap to clone.
+    pub fn api(&self) -> Api {
+        self.api.clone()
+    }
+
+    /// How many payments are being driven.
+    pub fn live_count(&self) -> usize {
+        self.coordinator.live_count()
+    }
+
+    /// Why the store takes no more writes, once that is so: the process has to end, and its successor reads what is there.
+    pub async fn failed(&self) -> StoreError {
+        match self.store.failure().wait_for(Option::is_some).await {
+            Ok(error) => error.clone().expect("waited for it"),
+            Err(_) => StoreError::Closed,
+        }
+    }
+
+    /// Nothing new begins, and streams end.
+    pub fn close(&self) {
+        self.coordinator.close();
+        self.closing.cancel();
+    }
+
+    /// What has to be done again and again, for as long as it is polled: it never ends.
+    pub async fn housekeeping(&self) {
+        tokio::join!(self.coordinator.recover_on_a_timer(), self.forget_quotes());
+    }
+
+    async fn forget_quotes(&self) {
         loop {
-            tokio::time::sleep(FORGET_QUOTES_INTERVAL).await;
+            self.runtime.sleep(FORGET_QUOTES_INTERVAL).await;
             // A page at a time, so that no write waits long behind it, until none is left.
             loop {
-                match store.forget_quotes(clock() - FORGET_QUOTES_AFTER_MS).await {
+                match self
+                    .store
+                    .forget_quotes(self.runtime.now_ms() - FORGET_QUOTES_AFTER_MS)
+                    .await
+                {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) => {
@@ -204,8 +266,7 @@ async fn housekeeping(coordinator: &Coordinator, store: &Arc<dyn Store>, clock: 
                 }
             }
         }
-    };
-    tokio::join!(coordinator.recover_on_a_timer(), forget);
+    }
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
@@ -215,20 +276,23 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-fn participants(config: &Config) -> Result<BTreeMap<PartnerName, Arc<dyn Participant>>, TlsError> {
+fn participants(
+    config: &Config,
+    runtime: &SharedRuntime,
+) -> Result<BTreeMap<PartnerName, Arc<dyn Participant>>, TlsError> {
     config
         .partners
         .iter()
         .map(|(name, partner)| {
             let expected: &Principal = &partner.identity;
             let channel = tls::channel(&partner.endpoint, &config.tls, expected, ChannelOptions::default())?;
-            let participant = GrpcParticipant::new(name.clone(), channel, config.timing.timeouts);
+            let participant = GrpcParticipant::new(name.clone(), channel, config.timing.timeouts, Arc::clone(runtime));
             Ok((name.clone(), Arc::new(participant) as Arc<dyn Participant>))
         })
         .collect()
 }
 
-fn rates(config: &Config) -> Result<Rates, SourceError> {
+fn rates(config: &Config, runtime: SharedRuntime) -> Result<Rates, SourceError> {
     let rates = &config.rates;
     let source: Box<dyn Source> = match rates.source.clone() {
         RateSource::Sample { date } => Box::new(Embedded { date }),
@@ -249,5 +313,5 @@ fn rates(config: &Config) -> Result<Rates, SourceError> {
         deviation_max: rates.deviation_max,
         ..RatesConfig::default()
     };
-    Ok(Rates::from_boxed(source, settings))
+    Ok(Rates::from_boxed(source, settings, runtime))
 }

@@ -25,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     authn::Principal,
     config::{Config, CorridorTerms, Timing},
-    coordinator::{Clock, Coordinator},
+    coordinator::Coordinator,
     fx::{Corridor, Rates},
     payment::PartnerName,
+    runtime::SharedRuntime,
     store::Store,
 };
 
@@ -47,7 +48,7 @@ struct Shared {
     coordinator: Coordinator,
     store: Arc<dyn Store>,
     rates: Arc<Rates>,
-    clock: Clock,
+    runtime: SharedRuntime,
     timing: Timing,
     trust_domain: String,
     identities: Vec<(Principal, PartnerName)>,
@@ -65,7 +66,7 @@ impl Api {
         coordinator: Coordinator,
         store: Arc<dyn Store>,
         rates: Arc<Rates>,
-        clock: Clock,
+        runtime: SharedRuntime,
         closing: CancellationToken,
     ) -> Self {
         let identities = config
@@ -78,7 +79,7 @@ impl Api {
                 coordinator,
                 store,
                 rates,
-                clock,
+                runtime,
                 timing: config.timing.clone(),
                 trust_domain: config.trust_domain.clone(),
                 identities,
@@ -92,6 +93,6 @@ impl Api {
 
 impl Shared {
     fn now_ms(&self) -> i64 {
-        (self.clock)()
+        self.runtime.now_ms()
     }
 }

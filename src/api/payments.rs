@@ -1,9 +1,6 @@
 //! `PaymentService`, but for the stream of [`super::watch`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -24,6 +21,7 @@ use crate::{
     fx::Corridor,
     payment::{Order, OrderPricing, Outcome, PartnerName, PaymentId, RateOrigin, Reason, Terms},
     pb::gateway::v1::{self as pb, payment_service_server::PaymentService},
+    runtime,
     store::{ListQuery, Listed, StoreError},
 };
 
@@ -36,7 +34,7 @@ impl PaymentService for Api {
         &self,
         request: Request<pb::CreatePaymentRequest>,
     ) -> Result<Response<pb::Payment>, Status> {
-        let received = Instant::now();
+        let received = self.shared.runtime.monotonic();
         // In a box of its own: what the beginning needs is given back before the payment is waited for.
         let (caller, created, waiting) = Box::pin(open(Arc::clone(&self.shared), request, received)).await?;
         let transaction = match created {
@@ -110,7 +108,7 @@ struct Waiting {
 async fn open(
     shared: Arc<Shared>,
     request: Request<pb::CreatePaymentRequest>,
-    received: Instant,
+    received: Duration,
 ) -> Result<(Caller, Created, Waiting), ApiError> {
     let initiator = Caller::of(&shared, &request)?.into_partner()?;
     let deadline = deadline(request.metadata()).map(|left| Deadline { received, left });
@@ -301,7 +299,7 @@ fn decide_by_ms(
         voting_ms = voting_ms.min(left_ms);
     }
     if let Some(deadline) = deadline {
-        let left_ms = deadline.left().as_millis() as i64 - shared.timing.answer_margin.as_millis() as i64;
+        let left_ms = deadline.left(shared).as_millis() as i64 - shared.timing.answer_margin.as_millis() as i64;
         if left_ms < voting_min_ms {
             return Err(ApiError::new(
                 ErrorReason::DeadlineTooShort,
@@ -371,11 +369,11 @@ async fn answer(shared: &Shared, mut seen: Arc<Transaction>, waiting: Waiting) -
         });
         let left = match waiting.deadline {
             // Half of the margin is for the way back.
-            Some(deadline) => deadline.left().saturating_sub(shared.timing.answer_margin / 2),
+            Some(deadline) => deadline.left(shared).saturating_sub(shared.timing.answer_margin / 2),
             // A partner that stays away must not keep a caller for ever: the decision stands, and it is told.
             None => shared.timing.answer,
         };
-        let reached = tokio::time::timeout(left, wanted).await.ok().flatten();
+        let reached = runtime::timeout(&*shared.runtime, left, wanted).await.flatten();
         if let Some(transaction) = reached.or_else(|| handle.now()) {
             seen = transaction;
         }
@@ -482,13 +480,15 @@ async fn list(
 /// When the caller stops waiting.
 #[derive(Clone, Copy)]
 struct Deadline {
-    received: Instant,
+    /// By the monotonic clock.
+    received: Duration,
     left: Duration,
 }
 
 impl Deadline {
-    fn left(self) -> Duration {
-        self.left.saturating_sub(self.received.elapsed())
+    fn left(self, shared: &Shared) -> Duration {
+        let elapsed = shared.runtime.monotonic().saturating_sub(self.received);
+        self.left.saturating_sub(elapsed)
     }
 }
 

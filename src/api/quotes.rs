@@ -51,7 +51,7 @@ async fn create(
     // Fetching a rate may have taken its time: the quote lives from here.
     let now_ms = shared.now_ms();
     let quote = Quote {
-        id: QuoteId::from_random(uuid::Uuid::new_v4().into_bytes()),
+        id: QuoteId::from_random(shared.runtime.random()),
         owner,
         source_partner: order.source_partner,
         target_partner: order.target_partner,

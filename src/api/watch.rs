@@ -61,7 +61,7 @@ pub(super) async fn open(
         feed,
         sender,
     };
-    tokio::spawn(watcher.run(after));
+    shared.runtime.spawn(Box::pin(watcher.run(after)));
     Ok(ReceiverStream::new(receiver))
 }
 

@@ -8,9 +8,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::task::AbortOnDropHandle;
-
 use super::{
     BeginError, HaltPoint, Shared, View,
     live::{Leave, Seat, present},
@@ -21,6 +18,7 @@ use super::{
 use crate::{
     participant::Call,
     payment::{BranchId, PaymentId, Terms},
+    runtime::Job,
     store::{Append, AppendOutcome, Begin, BeginOutcome, StoreError},
 };
 
@@ -97,7 +95,7 @@ impl Driver {
     }
 
     async fn begin(&mut self, terms: Arc<Terms>) -> Result<bool, BeginError> {
-        let now_ms = (self.shared.clock)();
+        let now_ms = self.shared.runtime.now_ms();
         let step = decide(
             &self.shared.options.policy,
             &State::Absent,
@@ -156,8 +154,8 @@ impl Driver {
 
     async fn next_input(&mut self) -> Input {
         let wake = wake_at(&self.state).map(|at_ms| {
-            let wait_ms = at_ms.saturating_sub((self.shared.clock)()).max(0) as u64;
-            Instant::now() + Duration::from_millis(wait_ms).min(SLEEP_MAX)
+            let wait_ms = at_ms.saturating_sub(self.shared.runtime.now_ms()).max(0) as u64;
+            self.shared.runtime.sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX))
         });
         tokio::select! {
             // A cancellation before the vote that would decide; both before the clock, so that an answer that came in
@@ -170,7 +168,7 @@ impl Driver {
             }
             () = async {
                 match wake {
-                    Some(at) => sleep_until(at).await,
+                    Some(wait) => wait.await,
                     None => std::future::pending().await,
                 }
             } => Input::Wake,
@@ -181,7 +179,7 @@ impl Driver {
     /// time has passed; nothing of the refused step has been released.
     async fn state_input(&mut self, mut input: Input) -> Result<(), Gone> {
         loop {
-            let now_ms = (self.shared.clock)();
+            let now_ms = self.shared.runtime.now_ms();
             let step = decide(&self.shared.options.policy, &self.state, input.clone(), now_ms);
             match self.take(step).await {
                 Ok(true) => return Ok(()),
@@ -198,7 +196,7 @@ impl Driver {
                 }
                 Err(StoreError::Unavailable(error)) => {
                     tracing::warn!(payment = %self.id, error, "a step waits for the store");
-                    sleep(STORE_RETRY).await;
+                    self.shared.runtime.sleep(STORE_RETRY).await;
                 }
                 Err(error) => return Err(Gone::Store(error)),
             }
@@ -246,7 +244,7 @@ impl Driver {
                 // What every branch has acknowledged is not decided again; it only remains to be written.
                 Err(StoreError::Unavailable(error)) if !forced => {
                     tracing::warn!(payment = %self.id, error, "an end waits for the store");
-                    sleep(STORE_RETRY).await;
+                    self.shared.runtime.sleep(STORE_RETRY).await;
                     appended = self.shared.store.append(append.clone());
                 }
                 outcome => break outcome?,
@@ -292,7 +290,8 @@ impl Driver {
                 repeated: transaction.branch(branch).failures > 0,
             };
             let call = send(Arc::clone(&self.shared), Arc::clone(&terms), branch, command, hurry);
-            self.calls.start(branch, attempt, call);
+            self.calls
+                .start(branch, attempt, Job::start(&*self.shared.runtime, call));
         }
     }
 
@@ -301,7 +300,7 @@ impl Driver {
             match self.load().await {
                 Err(StoreError::Unavailable(error)) => {
                     tracing::warn!(payment = %self.id, error, "a payment waits for the store");
-                    sleep(STORE_RETRY).await;
+                    self.shared.runtime.sleep(STORE_RETRY).await;
                 }
                 loaded => return loaded.map_err(Gone::Store),
             }
@@ -394,7 +393,7 @@ async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command:
     let partner = &terms.branches[branch.index()].party.partner;
     let Some(peer) = shared.participants.get(partner) else {
         // Taken out of the configuration while it had payments in flight: they wait for its return.
-        sleep(UNCONFIGURED_PAUSE).await;
+        shared.runtime.sleep(UNCONFIGURED_PAUSE).await;
         return Answer::Unknown {
             cause: format!("{command:?} has nowhere to go: the partner is not configured").into(),
         };
@@ -402,10 +401,10 @@ async fn send(shared: Arc<Shared>, terms: Arc<Terms>, branch: BranchId, command:
     // A decision never queues behind votes.
     let lane = if decided { &peer.deciding } else { &peer.voting };
     if repeated {
-        lane.redelivery.turn().await;
+        lane.redelivery.turn(&*shared.runtime).await;
     }
     let _place = lane.room.acquire().await.expect("the room is never closed");
-    let now_ms = (shared.clock)();
+    let now_ms = shared.runtime.now_ms();
     // Promise 9, to the last moment: a slow disk or a full room may have eaten the time up. The driver wakes and aborts.
     if command == Command::Prepare && now_ms > terms.decide_by_ms {
         return Answer::Unknown {
@@ -461,15 +460,15 @@ impl HaltPoints {
 /// the driver waits for the store, a call must not stand still in a line that others stand in too.
 #[derive(Default)]
 struct Calls {
-    slots: Vec<Option<(u32, AbortOnDropHandle<Answer>)>>,
+    slots: Vec<Option<(u32, Job<Answer>)>>,
 }
 
 impl Calls {
-    fn start(&mut self, branch: BranchId, attempt: u32, call: impl Future<Output = Answer> + Send + 'static) {
+    fn start(&mut self, branch: BranchId, attempt: u32, call: Job<Answer>) {
         if self.slots.len() <= branch.index() {
             self.slots.resize_with(branch.index() + 1, || None);
         }
-        self.slots[branch.index()] = Some((attempt, AbortOnDropHandle::new(tokio::spawn(call))));
+        self.slots[branch.index()] = Some((attempt, call));
     }
 
     fn clear(&mut self) {
@@ -489,7 +488,7 @@ impl Calls {
                 let attempt = *attempt;
                 *slot = None;
                 let answer = answer.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a call's task failed");
+                    tracing::error!(%error, "a call failed");
                     Answer::Unknown {
                         cause: "the call's task failed".into(),
                     }

@@ -6,7 +6,6 @@
 //! end. Called by `api` and by `gateway`; calls `store` and `participant`. Invariant: what a [`Handle`] shows is durable,
 //! or follows from what participants have acknowledged.
 
-mod clock;
 mod driver;
 mod halt;
 mod live;
@@ -16,6 +15,7 @@ mod recovery;
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     participant::Participant,
     payment::{Outcome, PartnerName, PaymentId, Terms},
+    runtime::SharedRuntime,
     store::{Store, StoreError},
 };
 use driver::Driver;
@@ -36,7 +37,6 @@ use live::{Entry, Live};
 use pace::Pace;
 use protocol::{Policy, State, Transaction, fold};
 
-pub use clock::{Clock, system_clock};
 pub use halt::{HaltPoint, Halts, UnknownHaltPoint};
 
 /// How a coordinator behaves.
@@ -76,7 +76,7 @@ struct Shared {
     store: Arc<dyn Store>,
     participants: BTreeMap<PartnerName, Peer>,
     options: Options,
-    clock: Clock,
+    runtime: SharedRuntime,
     live: Live,
     tasks: TaskTracker,
     draining: AtomicBool,
@@ -94,6 +94,13 @@ struct Peer {
 struct Lane {
     room: Semaphore,
     redelivery: Pace,
+}
+
+impl Shared {
+    /// Starts a driver; a drain waits for it.
+    fn spawn(&self, driver: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(Box::pin(self.tasks.track_future(driver)));
+    }
 }
 
 impl Lane {
@@ -157,7 +164,7 @@ impl Coordinator {
         store: Arc<dyn Store>,
         participants: BTreeMap<PartnerName, Arc<dyn Participant>>,
         options: Options,
-        clock: Clock,
+        runtime: SharedRuntime,
     ) -> Self {
         let participants = participants
             .into_iter()
@@ -175,7 +182,7 @@ impl Coordinator {
                 store,
                 participants,
                 options,
-                clock,
+                runtime,
                 live: Live::default(),
                 tasks: TaskTracker::new(),
                 draining: AtomicBool::new(false),
@@ -194,7 +201,7 @@ impl Coordinator {
             Entry::Entered { handle, seat } => (handle, Driver::new(Arc::clone(&self.shared), terms.id, seat)),
         };
         // A task of its own: a caller that goes away changes nothing.
-        self.shared.tasks.spawn(driver.run_new(terms));
+        self.shared.spawn(driver.run_new(terms));
         Ok(handle)
     }
 

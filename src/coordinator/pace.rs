@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep_until},
-};
+use tokio::sync::Mutex;
+
+use crate::runtime::Runtime;
 
 /// How much lateness is made up for.
 const SLACK: Duration = Duration::from_millis(10);
@@ -14,7 +13,7 @@ const SLACK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    next: Mutex<Option<Instant>>,
+    next: Mutex<Option<Duration>>,
 }
 
 impl Pace {
@@ -27,28 +26,34 @@ impl Pace {
     }
 
     /// Waits for a turn.
-    pub async fn turn(&self) {
+    pub async fn turn(&self, runtime: &dyn Runtime) {
         // The one at the head of the line holds the lock while it sleeps: the lock is the line.
         let mut next = self.next.lock().await;
-        let now = Instant::now();
+        let now = runtime.monotonic();
         let turn = next.unwrap_or(now);
-        sleep_until(turn).await;
+        if turn > now {
+            runtime.sleep(turn - now).await;
+        }
         // Counted from the turn and not from when its sleep happened to end: timers are late, and lateness adds up.
-        let late = Instant::now().checked_sub(SLACK).unwrap_or(now);
+        let late = runtime.monotonic().saturating_sub(SLACK);
         *next = Some(turn.max(late) + self.gap);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::runtime::TokioRuntime;
 
     #[tokio::test(start_paused = true)]
     async fn turns_are_a_gap_apart_and_those_who_leave_take_none() {
+        let runtime = TokioRuntime::shared();
         let pace = Pace::new(100);
         let start = Instant::now();
         for n in 0..50 {
-            pace.turn().await;
+            pace.turn(&*runtime).await;
             // The clock of a paused runtime counts in milliseconds.
             let expected = n * Duration::from_millis(10);
             assert!(
@@ -57,10 +62,10 @@ mod tests {
         }
         let before = Instant::now();
         for _ in 0..1_000 {
-            let gave_up = tokio::time::timeout(Duration::ZERO, pace.turn()).await;
+            let gave_up = tokio::time::timeout(Duration::ZERO, pace.turn(&*runtime)).await;
             assert!(gave_up.is_err());
         }
-        pace.turn().await;
+        pace.turn(&*runtime).await;
         assert!(before.elapsed() < Duration::from_millis(50), "{:?}", before.elapsed());
     }
 }

@@ -25,7 +25,7 @@ impl Coordinator {
                 // themselves once the seat is theirs. A payment that has ended since shows nothing but its end.
                 if let Entry::Entered { seat, .. } = self.shared.live.enter(id, View::Beginning) {
                     let driver = Driver::new(Arc::clone(&self.shared), id, seat);
-                    self.shared.tasks.spawn(driver.run_recovered());
+                    self.shared.spawn(driver.run_recovered());
                     recovered += 1;
                 }
             }
@@ -34,11 +34,8 @@ impl Coordinator {
 
     /// Recovers again and again, for as long as it is polled.
     pub async fn recover_on_a_timer(&self) {
-        let mut timer = tokio::time::interval(self.shared.options.recovery_interval);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        timer.tick().await;
         loop {
-            timer.tick().await;
+            self.shared.runtime.sleep(self.shared.options.recovery_interval).await;
             match self.recover().await {
                 Ok(0) => {}
                 Ok(count) => tracing::warn!(count, "payments that nobody drove were taken up"),

@@ -18,6 +18,7 @@ use crate::{
     feed::Subscription,
     participant::{Answering, Call},
     payment::{BranchId, Quote, QuoteId, Reason},
+    runtime::TokioRuntime,
     store::{
         Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Listed, Pending, SqliteOptions,
         SqliteStore, StoredQuote,
@@ -182,7 +183,7 @@ fn bench(store: &Arc<Gated>) -> Bench {
     };
     let store: Arc<dyn Store> = Arc::new(GatedStore(Arc::clone(store)));
     Bench {
-        coordinator: Coordinator::new(store, participants, options, system_clock()),
+        coordinator: Coordinator::new(store, participants, options, TokioRuntime::shared()),
         debit,
         credit,
     }
@@ -190,7 +191,7 @@ fn bench(store: &Arc<Gated>) -> Bench {
 
 /// Terms that can be decided for a minute from now.
 fn terms() -> Arc<Terms> {
-    protocol::test_terms(system_clock()())
+    protocol::test_terms(TokioRuntime::shared().now_ms())
 }
 
 fn prepared() -> Answer {
@@ -386,7 +387,7 @@ async fn a_partner_has_so_much_room_and_decisions_do_not_queue_behind_votes() {
         peer.voting.room = Semaphore::new(1);
         peer.deciding.room = Semaphore::new(1);
     }
-    let now_ms = system_clock()();
+    let now_ms = TokioRuntime::shared().now_ms();
     let payments: Vec<_> = (0..3)
         .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
         .collect();
@@ -465,7 +466,7 @@ async fn an_end_that_the_store_turns_away_is_written_when_it_can_be() {
 async fn a_payment_that_cannot_be_read_does_not_keep_the_others_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.sqlite");
-    let now_ms = system_clock()();
+    let now_ms = TokioRuntime::shared().now_ms();
     let payments: Vec<_> = (0..5)
         .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
         .collect();
@@ -524,11 +525,11 @@ async fn a_beginning_that_was_durable_too_late_asks_nobody_for_a_vote() {
     let store = Gated::new(folder.path(), 0);
     let bench = bench(&store);
     let mut terms = (*terms()).clone();
-    terms.decide_by_ms = system_clock()() + 20;
+    terms.decide_by_ms = TokioRuntime::shared().now_ms() + 20;
     let decide_by_ms = terms.decide_by_ms;
     let handle = bench.coordinator.begin(Arc::new(terms)).unwrap();
     // The disk is slower than the time to decide.
-    until("decide_by", || system_clock()() > decide_by_ms).await;
+    until("decide_by", || TokioRuntime::shared().now_ms() > decide_by_ms).await;
     store.tickets.add_permits(2);
     let mut handle = handle;
     let seen = within(handle.when(|transaction| transaction.decision().is_some()))
@@ -553,7 +554,7 @@ async fn a_payment_that_waits_for_the_store_holds_up_no_line() {
     for peer in shared.participants.values_mut() {
         peer.deciding.room = Semaphore::new(1);
     }
-    let now_ms = system_clock()();
+    let now_ms = TokioRuntime::shared().now_ms();
     let payments: Vec<_> = (0..2)
         .map(|n| protocol::test_terms_of(&format!("r-{n}"), now_ms))
         .collect();

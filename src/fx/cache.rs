@@ -4,16 +4,18 @@
 //! against jumps. Leaves to others how to fetch ([`super::source`]) and what follows from a rate ([`super::quote`]).
 //! Called by the rate and quote services; operators see and close breakers.
 //!
-//! Wall clock comes in as `now_ms` and decides staleness; cache lifetimes run on the monotonic clock.
+//! Wall clock comes in as `now_ms` and decides staleness; cache lifetimes run on the runtime's monotonic clock.
 //!
 //! Invariant: at most one fetch is under way.
 
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
 use moka::future::Cache;
+use moka::ops::compute::Op;
+use moka::{Entry, Expiry};
 use rust_decimal::Decimal;
 use time::{Date, OffsetDateTime};
 
@@ -22,6 +24,7 @@ use super::breaker::{Breaker, Event, Guard};
 use super::source::{Fetched, RateSource, SourceError};
 use super::table::{RateOrigin, RateTable, published_ms};
 use crate::money::{Currency, Rate};
+use crate::runtime::{Job, Runtime, SharedRuntime, TokioRuntime, timeout};
 
 /// The name that the rate of a currency in itself carries: no source is asked for it.
 const PAR: &str = "par";
@@ -100,6 +103,7 @@ pub struct Rates {
 struct Inner {
     source: Box<dyn RateSource>,
     config: RatesConfig,
+    runtime: SharedRuntime,
     /// One entry: the table that was last fetched, for as long as it may be served without asking again.
     cache: Cache<(), Snapshot>,
     book: RwLock<Book>,
@@ -119,8 +123,19 @@ struct Snapshot {
     /// Counts the changes of the table in use, so that a cached one is known to be outdated.
     version: u64,
     fetch_ms: i64,
-    fetched_at: Instant,
+    /// By the runtime's monotonic clock.
+    fetched_at: Duration,
     lifetime: Duration,
+}
+
+impl Snapshot {
+    fn age(&self, runtime: &dyn Runtime) -> Duration {
+        runtime.monotonic().saturating_sub(self.fetched_at)
+    }
+
+    fn has_expired(&self, runtime: &dyn Runtime) -> bool {
+        self.age(runtime) >= self.lifetime
+    }
 }
 
 /// What is in use, cached or not.
@@ -130,8 +145,8 @@ struct Book {
     current: Option<Snapshot>,
     /// Fetches ended.
     ended: u64,
-    /// Of the last fetch, if it failed: what it met and when the next may start.
-    failed: Option<(Arc<SourceError>, Instant)>,
+    /// Of the last fetch, if it failed: what it met and when (by the monotonic clock) the next may start.
+    failed: Option<(Arc<SourceError>, Duration)>,
 }
 
 /// Lets each entry of the cache live as long as it says.
@@ -150,11 +165,11 @@ impl Expiry<(), Snapshot> for Lifetime {
 impl Rates {
     /// Rates from `source`; nothing is fetched before the first call.
     pub fn new(source: impl RateSource, config: RatesConfig) -> Rates {
-        Rates::from_boxed(Box::new(source), config)
+        Rates::from_boxed(Box::new(source), config, TokioRuntime::shared())
     }
 
-    /// As [`Rates::new`], from a source that was chosen at run time.
-    pub fn from_boxed(source: Box<dyn RateSource>, config: RatesConfig) -> Rates {
+    /// As [`Rates::new`], from a source that was chosen at run time, on a runtime of the caller's choice.
+    pub fn from_boxed(source: Box<dyn RateSource>, config: RatesConfig, runtime: SharedRuntime) -> Rates {
         let book = Book {
             guard: Guard::new(config.deviation_max),
             current: None,
@@ -164,6 +179,7 @@ impl Rates {
         let inner = Inner {
             source,
             config,
+            runtime,
             cache: Cache::builder().max_capacity(1).expire_after(Lifetime).build(),
             book: RwLock::new(book),
             gate: tokio::sync::Mutex::new(()),
@@ -271,12 +287,13 @@ impl Rates {
     /// The table to serve from, fetched if need be.
     async fn snapshot(&self, now_ms: i64) -> Result<Snapshot, FxError> {
         let (cached, fresh) = match self.inner.cache.get(&()).await {
-            Some(cached) => (cached, false),
-            None => self.filled(now_ms).await?,
+            // moka lets it go by the machine's clock; where the runtime has another, that one counts.
+            Some(cached) if !cached.has_expired(&*self.inner.runtime) => (cached, false),
+            Some(_) | None => self.filled(now_ms).await?,
         };
         if !fresh {
             self.inner.hits.fetch_add(1, Ordering::Relaxed);
-            if cached.fetched_at.elapsed() >= self.inner.config.refresh_after {
+            if cached.age(&*self.inner.runtime) >= self.inner.config.refresh_after {
                 self.refresh_ahead(now_ms);
             }
         }
@@ -293,13 +310,15 @@ impl Rates {
     /// while it waits must not end the fetch that others wait for.
     async fn filled(&self, now_ms: i64) -> Result<(Snapshot, bool), FxError> {
         let rates = self.clone();
-        let filling = tokio::spawn(async move {
-            let entry = rates
-                .inner
-                .cache
-                .entry(())
-                .or_try_insert_with(rates.load(now_ms))
-                .await?;
+        let filling = Job::start_detached(&*self.inner.runtime, async move {
+            // Somebody else may have filled it since: only what has expired is let go of.
+            let inner = &rates.inner;
+            let let_go = |entry: Option<Entry<(), Snapshot>>| {
+                let expired = entry.is_some_and(|entry| entry.into_value().has_expired(&*inner.runtime));
+                ready(if expired { Op::Remove } else { Op::Nop })
+            };
+            inner.cache.entry(()).and_compute_with(let_go).await;
+            let entry = inner.cache.entry(()).or_try_insert_with(rates.load(now_ms)).await?;
             Ok((entry.is_fresh(), entry.into_value()))
         });
         let filled: Result<_, Arc<Arc<SourceError>>> =
@@ -326,7 +345,7 @@ impl Rates {
         let last_good = last_good.ok_or(error)?;
         let lifetime = self.inner.config.retry_after;
         Ok(Snapshot {
-            fetched_at: Instant::now(),
+            fetched_at: self.inner.runtime.monotonic(),
             lifetime,
             ..last_good
         })
@@ -335,20 +354,24 @@ impl Rates {
     /// A fetch, waited for to its end if there is nothing recent to serve; else for a moment, and it goes on behind.
     async fn fetch_with_patience(&self, now_ms: i64) -> Result<Snapshot, Arc<SourceError>> {
         let recent = self.inner.config.expire_after.max(RECENT_MIN) * 2;
-        let last_good = self.book().current.as_ref().map(|current| current.fetched_at.elapsed());
+        let last_good = self
+            .book()
+            .current
+            .as_ref()
+            .map(|current| current.age(&*self.inner.runtime));
         if last_good.is_none_or(|age| age > recent) {
             return self.fetch(now_ms).await;
         }
         let rates = self.clone();
-        let fetching = tokio::spawn(async move {
+        let fetching = Job::start_detached(&*self.inner.runtime, async move {
             let snapshot = rates.fetch(now_ms).await?;
             rates.inner.cache.insert((), snapshot.clone()).await;
             Ok(snapshot)
         });
-        match tokio::time::timeout(PATIENCE, fetching).await {
-            Ok(Ok(fetched)) => fetched,
-            Ok(Err(_)) => Err(Arc::new(SourceError::Panicked)),
-            Err(_) => Err(Arc::new(SourceError::Timeout { limit: PATIENCE })),
+        match timeout(&*self.inner.runtime, PATIENCE, fetching).await {
+            Some(Ok(fetched)) => fetched,
+            Some(Err(_)) => Err(Arc::new(SourceError::Panicked)),
+            None => Err(Arc::new(SourceError::Timeout { limit: PATIENCE })),
         }
     }
 
@@ -358,13 +381,13 @@ impl Rates {
             return;
         }
         let rates = self.clone();
-        tokio::spawn(async move {
+        self.inner.runtime.spawn(Box::pin(async move {
             // Reset even if the source panics.
             let _reset = Reset(&rates.inner.refreshing);
             if let Ok(snapshot) = rates.fetch(now_ms).await {
                 rates.inner.cache.insert((), snapshot).await;
             }
-        });
+        }));
     }
 
     /// One fetch, or the outcome of the one that was under way.
@@ -376,7 +399,7 @@ impl Rates {
         }
         self.inner.fetches.fetch_add(1, Ordering::Relaxed);
         let limit = self.inner.config.fetch_timeout;
-        let fetched = tokio::time::timeout(limit, self.inner.source.fetch()).await;
+        let fetched = timeout(&*self.inner.runtime, limit, self.inner.source.fetch()).await;
         let fetched = fetched.unwrap_or(Err(SourceError::Timeout { limit }));
         self.settle(fetched, now_ms)
     }
@@ -409,7 +432,10 @@ impl Rates {
                 let last_good = book.current.as_ref().and_then(|current| current.table.newest());
                 tracing::warn!(source = self.source_name(), %error, ?last_good, "rates could not be fetched");
                 let error = Arc::new(error);
-                book.failed = Some((Arc::clone(&error), Instant::now() + self.inner.config.retry_after));
+                book.failed = Some((
+                    Arc::clone(&error),
+                    self.inner.runtime.monotonic() + self.inner.config.retry_after,
+                ));
                 Err(error)
             }
         }
@@ -432,7 +458,7 @@ impl Rates {
             table,
             version,
             fetch_ms: now_ms,
-            fetched_at: Instant::now(),
+            fetched_at: self.inner.runtime.monotonic(),
             lifetime,
         })
     }
@@ -501,7 +527,7 @@ impl Rates {
     fn failed_lately(&self) -> Option<Arc<SourceError>> {
         let book = self.book();
         let (error, retry_at) = book.failed.as_ref()?;
-        (Instant::now() < *retry_at).then(|| Arc::clone(error))
+        (self.inner.runtime.monotonic() < *retry_at).then(|| Arc::clone(error))
     }
 
     /// The book holds plain values that are replaced whole: a panic elsewhere leaves nothing half done in it.

@@ -1,6 +1,6 @@
 //! A partner network over gRPC.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use prost::{
@@ -26,6 +26,7 @@ use crate::{
             AbortRequest, Branch, CommitRequest, Direction, GetBranchRequest, PrepareRequest, branch::State,
         },
     },
+    runtime::{self, SharedRuntime},
     wire,
 };
 
@@ -55,39 +56,77 @@ impl Default for Timeouts {
     }
 }
 
-/// A partner network over gRPC, one unary call a command.
-#[derive(Clone, Debug)]
-pub struct GrpcParticipant {
-    partner: PartnerName,
-    client: Grpc<Channel>,
-    timeouts: Timeouts,
+/// Carries one encoded request to a participant, and the branch that it answers with back.
+pub trait Transport: Clone + Send + Sync + 'static {
+    /// Makes the call. `path` is the method's, as in gRPC over HTTP/2; `timeout` is for the participant to know, the call is
+    /// given up by dropping the future.
+    ///
+    /// # Errors
+    /// The participant's status, or the transport's own.
+    fn unary(
+        &self,
+        path: &'static str,
+        message: Bytes,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Branch, Status>> + Send;
 }
 
-impl GrpcParticipant {
-    /// The partner at the other end of the channel.
-    pub fn new(partner: PartnerName, channel: Channel, timeouts: Timeouts) -> Self {
+/// The transport of production: an HTTP/2 channel.
+#[derive(Clone, Debug)]
+pub struct ChannelTransport {
+    client: Grpc<Channel>,
+}
+
+impl ChannelTransport {
+    fn new(channel: Channel) -> Self {
         let client = Grpc::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self {
-            partner,
-            client,
-            timeouts,
-        }
+        Self { client }
     }
+}
 
-    async fn send(&mut self, path: &'static str, message: Bytes, timeout: Duration) -> Result<Branch, Status> {
-        self.client
+impl Transport for ChannelTransport {
+    async fn unary(&self, path: &'static str, message: Bytes, timeout: Duration) -> Result<Branch, Status> {
+        let mut client = self.client.clone();
+        client
             .ready()
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(message);
         request.set_timeout(timeout);
-        let response = self
-            .client
+        let response = client
             .unary(request, PathAndQuery::from_static(path), BranchCodec)
             .await?;
         Ok(response.into_inner())
+    }
+}
+
+/// A partner network over gRPC, one unary call a command.
+#[derive(Clone, Debug)]
+pub struct GrpcParticipant<T = ChannelTransport> {
+    partner: PartnerName,
+    transport: T,
+    timeouts: Timeouts,
+    runtime: SharedRuntime,
+}
+
+impl GrpcParticipant {
+    /// The partner at the other end of the channel.
+    pub fn new(partner: PartnerName, channel: Channel, timeouts: Timeouts, runtime: SharedRuntime) -> Self {
+        Self::over(partner, ChannelTransport::new(channel), timeouts, runtime)
+    }
+}
+
+impl<T: Transport> GrpcParticipant<T> {
+    /// The partner at the other end of a transport.
+    pub fn over(partner: PartnerName, transport: T, timeouts: Timeouts, runtime: SharedRuntime) -> Self {
+        Self {
+            partner,
+            transport,
+            timeouts,
+            runtime,
+        }
     }
 
     fn timeout(&self, call: &Call) -> Duration {
@@ -103,17 +142,18 @@ impl GrpcParticipant {
     }
 }
 
-impl Participant for GrpcParticipant {
+impl<T: Transport> Participant for GrpcParticipant<T> {
     fn call(&self, call: Call) -> Answering {
-        let mut this = self.clone();
+        let this = self.clone();
         // Encoded before the call is made: of ten thousand calls that wait, each keeps bytes and not a message.
         let (path, message) = request(&call);
         Box::pin(async move {
             let timeout = this.timeout(&call);
-            match tokio::time::timeout(timeout, this.send(path, message, timeout)).await {
-                Ok(Ok(branch)) => read_branch(&this.partner, &call, branch),
-                Ok(Err(status)) => read_status(&status),
-                Err(_) => Answer::Unknown {
+            let answered = this.transport.unary(path, message, timeout);
+            match runtime::timeout(&*this.runtime, timeout, answered).await {
+                Some(Ok(branch)) => read_branch(&this.partner, &call, branch),
+                Some(Err(status)) => read_status(&status),
+                None => Answer::Unknown {
                     cause: format!("no answer within {} ms", timeout.as_millis()).into(),
                 },
             }

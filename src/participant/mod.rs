@@ -15,7 +15,7 @@ use crate::{
     payment::{BranchId, Terms},
 };
 
-pub use grpc::{GrpcParticipant, Timeouts};
+pub use grpc::{ChannelTransport, GrpcParticipant, Timeouts, Transport};
 
 /// An answer that is on its way. It always comes: a call that is not answered in time is [`Answer::Unknown`].
 pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;

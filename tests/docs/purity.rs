@@ -156,7 +156,7 @@ fn what_is_not_pure_is_found() {
         ("let x = rand::random();", 1),
         ("use crate::store::Store;", 1),
         ("use crate::{money::Amount, store::{Begin, Store}};", 1),
-        ("use crate::coordinator::Clock;", 1),
+        ("use crate::runtime::Runtime;", 1),
         ("use super::super::driver::Driver;", 1),
         ("let id = uuid::Uuid::new_v4();", 1),
         ("use crate::{money::{Amount, Rate}, payment::Terms};", 0),

@@ -1,6 +1,7 @@
 use tonic_types::ErrorDetails;
 
 use super::*;
+use crate::runtime::TokioRuntime;
 use crate::{coordinator::protocol::test_terms, payment::BranchId, pb::participant::v1::Refusal};
 
 fn call() -> Call {
@@ -157,7 +158,12 @@ fn a_prepare_does_not_outlast_the_time_to_decide() {
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
-    let participant = GrpcParticipant::new(partner(), channel.connect_lazy(), Timeouts::default());
+    let participant = GrpcParticipant::new(
+        partner(),
+        channel.connect_lazy(),
+        Timeouts::default(),
+        TokioRuntime::shared(),
+    );
     let at = |command, now_ms| {
         participant.timeout(&Call {
             command,
