@@ -1,5 +1,7 @@
 //! Decimal strings by integer arithmetic, written for the tests alone: it shares nothing with the code that is tested.
 
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
 use std::{cmp::Ordering, fmt};
 
 use causeway::pb::gateway::v1::Conversion;
@@ -12,6 +14,11 @@ pub struct Exact {
 }
 
 impl Exact {
+    /// `digits / 10^scale`.
+    pub fn new(digits: i128, scale: u32) -> Self {
+        Self { digits, scale }
+    }
+
     /// Reads "-12.34". Panics on anything that is no plain decimal.
     pub fn parse(text: &str) -> Self {
         let (negative, unsigned) = match text.strip_prefix('-') {
@@ -104,6 +111,13 @@ impl fmt::Debug for Exact {
 /// Panics unless the conversion is exact to the last digit and what its one rounding left is as small as it can be:
 /// below one minor unit of the target, or below what one minor unit of the source buys.
 pub fn check_conversion(conversion: &Conversion, what: &str) {
+    if let Err(problem) = examine_conversion(conversion) {
+        panic!("{what}: {problem}: {conversion:?}");
+    }
+}
+
+/// The same, answered: what is wrong with the conversion.
+pub fn examine_conversion(conversion: &Conversion) -> Result<(), &'static str> {
     let money = |money: &Option<causeway::pb::money::v1::Money>| money.clone().expect("an amount").amount;
     let (send, receive, fee) = (
         money(&conversion.send_amount),
@@ -113,21 +127,23 @@ pub fn check_conversion(conversion: &Conversion, what: &str) {
     let one = Exact::parse("1");
     let (rate, remainder) = (Exact::parse(&conversion.rate), Exact::parse(&conversion.remainder));
     let converted = Exact::parse(&send).minus(Exact::parse(&fee)).times(rate);
-    assert_eq!(
-        converted,
-        Exact::parse(&receive).plus(remainder),
-        "{what}: (send - fee) x rate = receive + remainder: {conversion:?}"
-    );
-    assert!(!remainder.is_negative(), "{what}: {conversion:?}");
+    if converted != Exact::parse(&receive).plus(remainder) {
+        return Err("(send - fee) x rate = receive + remainder");
+    }
+    if remainder.is_negative() {
+        return Err("the remainder is not negative");
+    }
     let (target_unit, source_unit) = (Exact::last_place(&receive), Exact::last_place(&send).times(rate));
-    assert!(
-        remainder < target_unit || remainder < source_unit,
-        "{what}: more than one rounding left: {conversion:?}"
-    );
+    if !(remainder < target_unit || remainder < source_unit) {
+        return Err("more than one rounding left");
+    }
     let rate_expected = Exact::parse(&conversion.mid_rate)
         .times(one.minus(Exact::parse(&conversion.margin)))
         .cut(12);
-    assert_eq!(rate, rate_expected, "{what}: rate = mid x (1 - margin): {conversion:?}");
+    match rate == rate_expected {
+        true => Ok(()),
+        false => Err("rate = mid x (1 - margin)"),
+    }
 }
 
 #[test]
