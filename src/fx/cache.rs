@@ -11,11 +11,11 @@
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::future::Cache;
 use moka::ops::compute::Op;
-use moka::{Entry, Expiry};
+use moka::Entry;
 use rust_decimal::Decimal;
 use time::{Date, OffsetDateTime};
 
@@ -104,7 +104,8 @@ struct Inner {
     source: Box<dyn RateSource>,
     config: RatesConfig,
     runtime: SharedRuntime,
-    /// One entry: the table that was last fetched, for as long as it may be served without asking again.
+    /// One entry: the table that was last fetched. How long it is served without asking again is counted by the runtime's
+    /// clock; moka's own expiry would count by the machine's.
     cache: Cache<(), Snapshot>,
     book: RwLock<Book>,
     /// Held while a fetch is under way: a refresh in the background and a caller that waits must not both fetch.
@@ -149,19 +150,6 @@ struct Book {
     failed: Option<(Arc<SourceError>, Duration)>,
 }
 
-/// Lets each entry of the cache live as long as it says.
-struct Lifetime;
-
-impl Expiry<(), Snapshot> for Lifetime {
-    fn expire_after_create(&self, (): &(), snapshot: &Snapshot, _: Instant) -> Option<Duration> {
-        Some(snapshot.lifetime)
-    }
-
-    fn expire_after_update(&self, (): &(), snapshot: &Snapshot, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(snapshot.lifetime)
-    }
-}
-
 impl Rates {
     /// Rates from `source`; nothing is fetched before the first call.
     pub fn new(source: impl RateSource, config: RatesConfig) -> Rates {
@@ -180,7 +168,7 @@ impl Rates {
             source,
             config,
             runtime,
-            cache: Cache::builder().max_capacity(1).expire_after(Lifetime).build(),
+            cache: Cache::new(1),
             book: RwLock::new(book),
             gate: tokio::sync::Mutex::new(()),
             refreshing: AtomicBool::new(false),
@@ -287,7 +275,6 @@ impl Rates {
     /// The table to serve from, fetched if need be.
     async fn snapshot(&self, now_ms: i64) -> Result<Snapshot, FxError> {
         let (cached, fresh) = match self.inner.cache.get(&()).await {
-            // moka lets it go by the machine's clock; where the runtime has another, that one counts.
             Some(cached) if !cached.has_expired(&*self.inner.runtime) => (cached, false),
             Some(_) | None => self.filled(now_ms).await?,
         };

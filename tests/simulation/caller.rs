@@ -30,7 +30,7 @@ use crate::{
 /// Tries of one call before a caller lets it be for now.
 const ATTEMPTS_MAX: u64 = 5;
 /// Tries when all is well again. Each has its own time.
-const ATTEMPTS_HEALED_MAX: u64 = 40;
+const ATTEMPTS_HEALED_MAX: u64 = 30;
 
 /// All callers of a world.
 pub struct Callers {
@@ -100,12 +100,12 @@ impl Callers {
         self.all(diaries, move |world, diary| {
             Box::pin(async move {
                 let caller = Caller::again(&world, &diary);
-                for _ in 0..ATTEMPTS_HEALED_MAX {
+                for attempt in 0..ATTEMPTS_HEALED_MAX {
                     let answered = caller.create(0, &diary.order, None, 60_000_000, how).await;
                     if answered.is_some_and(|answer| answer.is_definite()) {
                         return;
                     }
-                    world.sleep_ms(500).await;
+                    world.sleep_ms(500 << attempt.min(6)).await;
                 }
             })
         })

@@ -34,6 +34,8 @@ pub struct NodeId(pub usize);
 /// The scheduler.
 pub struct Executor {
     inner: Mutex<Inner>,
+    /// Ids of tasks that are ready, sorted: what was woken in one poll is the same set whatever the order, and tokio's watch
+    /// channel wakes in an order of its own choice.
     ready: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -108,6 +110,18 @@ struct TaskWaker {
     ready: Arc<Mutex<Vec<usize>>>,
 }
 
+fn insert(ready: &mut Vec<usize>, id: usize) {
+    if let Err(place) = ready.binary_search(&id) {
+        ready.insert(place, id);
+    }
+}
+
+fn remove(ready: &mut Vec<usize>, id: usize) {
+    if let Ok(place) = ready.binary_search(&id) {
+        ready.remove(place);
+    }
+}
+
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -115,7 +129,7 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.dead.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed) {
-            self.ready.lock().unwrap().push(self.id);
+            insert(&mut self.ready.lock().unwrap(), self.id);
         }
     }
 }
@@ -195,7 +209,7 @@ impl Executor {
             task: Some(task),
             waker,
         });
-        self.ready.lock().unwrap().push(id);
+        insert(&mut self.ready.lock().unwrap(), id);
     }
 
     pub fn now_us(&self) -> u64 {
@@ -309,7 +323,8 @@ impl Executor {
             inner.nodes[node.0].paused = false;
             std::mem::take(&mut inner.nodes[node.0].parked)
         };
-        self.ready.lock().unwrap().extend(parked);
+        let mut ready = self.ready.lock().unwrap();
+        parked.into_iter().for_each(|id| insert(&mut ready, id));
     }
 
     /// Puts the node's wall clock forward or back.
@@ -342,7 +357,7 @@ impl Executor {
             let mut ready = self.ready.lock().unwrap();
             match ready.len() {
                 0 => None,
-                len => Some(ready.swap_remove(inner.random.below(len as u64) as usize)),
+                len => Some(ready.remove(inner.random.below(len as u64) as usize)),
             }
         };
         match id {
@@ -379,10 +394,19 @@ impl Executor {
             let Some(task) = slot.task.take() else { return };
             (task, Arc::clone(&slot.waker))
         };
-        let done = task
-            .as_mut()
-            .poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))))
-            .is_ready();
+        let done = loop {
+            let own = Waker::from(Arc::clone(&waker));
+            let done = task.as_mut().poll(&mut Context::from_waker(&own)).is_ready();
+            // One that woke itself goes on at once, without a draw: moka's housekeeping does so whenever the machine's clock
+            // says that it is due, and that must not show.
+            let again = waker.queued.swap(false, Ordering::Relaxed);
+            if again {
+                remove(&mut self.ready.lock().unwrap(), id);
+            }
+            if done || !again || waker.dead.load(Ordering::Relaxed) {
+                break done;
+            }
+        };
         let mut inner = self.inner();
         // It may have killed its own node: then it is dropped with everything it holds.
         if waker.dead.load(Ordering::Relaxed) {
@@ -397,9 +421,6 @@ impl Executor {
                 inner.tasks[id] = None;
                 inner.free.push(id);
                 drop(inner);
-                if waker.queued.load(Ordering::Relaxed) {
-                    self.ready.lock().unwrap().retain(|ready| *ready != id);
-                }
                 drop(task);
             }
         }

@@ -72,15 +72,21 @@ impl Plan {
     pub fn draw(seed: u64, payments: u64) -> Self {
         let mut random = Random::new(seed);
         let window_ms = payments * random.spread(5, 2_000);
+        let next_day = random.below(8) == 0;
+        let mut timings = Timings::draw(&mut random);
+        if next_day {
+            // A whole day of looking for work every second shows nothing.
+            timings.recovery_interval_ms = 30_000;
+        }
         Self {
             seed,
             payments,
             shared_store: random.below(3) > 0,
             window_ms: window_ms.max(5_000),
             rogue: (random.below(4) == 0).then(|| Network(random.below(NETWORKS.len() as u64) as usize)),
-            timings: Timings::draw(&mut random),
+            timings,
             rates: Rates::draw(&mut random),
-            next_day: random.below(8) == 0,
+            next_day,
         }
     }
 }
@@ -250,6 +256,10 @@ impl World {
         callers.asked().await;
         nemesis.stop().await;
         self.heal();
+        // A caller that finds nobody comes again; here that would only be many refused connections.
+        while self.gateways.iter().any(|gateway| gateway.api.lock().unwrap().is_none()) {
+            self.sleep_ms(200).await;
+        }
         // Those who gave up without a definite answer come back now that all is well; this is the time in which
         // everything must end.
         callers.come_back(caller::Return::Healed).await;
