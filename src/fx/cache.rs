@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use moka::Entry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
-use moka::Entry;
 use rust_decimal::Decimal;
 use time::{Date, OffsetDateTime};
 

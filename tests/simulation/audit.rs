@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use causeway::pb::gateway::v1 as pb;
 
 use crate::{
-    cast::NETWORKS,
     caller::{decimal, partner},
+    cast::NETWORKS,
     decimal::examine_conversion,
     history::{Act, Command, Event, Facts, History, How, Money, Network, Order, Payment, Request},
     rates::RateBook,
@@ -132,11 +132,13 @@ pub fn audit(history: &History, gateways: usize, rates: RateBook) -> Result<Tall
         tally: Tally::default(),
     };
     for line in &history.lines {
-        auditor.event(line.at_us, &line.event).map_err(|(promise, what)| Broken {
-            promise,
-            payment: line.event.payment(),
-            what: format!("{what} (at {}.{:06} s)", line.at_us / 1_000_000, line.at_us % 1_000_000),
-        })?;
+        auditor
+            .event(line.at_us, &line.event)
+            .map_err(|(promise, what)| Broken {
+                promise,
+                payment: line.event.payment(),
+                what: format!("{what} (at {}.{:06} s)", line.at_us / 1_000_000, line.at_us % 1_000_000),
+            })?;
     }
     auditor.end()?;
     Ok(auditor.tally)
@@ -204,9 +206,9 @@ impl Auditor<'_> {
                 *self.tally.refusals.entry(reason.clone()).or_default() += 1;
                 Ok(())
             }
-            Event::Foreign { caller, shown, .. } => {
-                must(!shown, 12, || format!("{caller:?} saw a payment that is none of its business"))
-            }
+            Event::Foreign { caller, shown, .. } => must(!shown, 12, || {
+                format!("{caller:?} saw a payment that is none of its business")
+            }),
             Event::DecisionTold { payment, decision, .. } => self.decision_told(*payment, *decision),
             Event::Watched {
                 caller, payment, state, ..
@@ -218,7 +220,10 @@ impl Auditor<'_> {
                 Ok(())
             }
             Event::Counted { network, currency, sum } => must(*sum == 0, 8, || {
-                format!("all {currency} accounts of {} add up to {sum}, not zero", NETWORKS[network.0].0)
+                format!(
+                    "all {currency} accounts of {} add up to {sum}, not zero",
+                    NETWORKS[network.0].0
+                )
             }),
             Event::WatchOpened { .. } | Event::Fault { .. } | Event::Healed | Event::NextDay => Ok(()),
         }
@@ -233,9 +238,12 @@ impl Auditor<'_> {
         must(self.durable_quotes.contains(&quote.name), 13, || {
             format!("{} was told and is not on disk", quote.name)
         })?;
-        let Some(conversion) = &quote.conversion else { return broken(8, "a quote without amounts") };
+        let Some(conversion) = &quote.conversion else {
+            return broken(8, "a quote without amounts");
+        };
         examine_conversion(conversion).map_err(|problem| (8, format!("{}: {problem}", quote.name)))?;
-        self.rates.check(at_us, quote.corridor.as_ref(), conversion, quote.rate_origin.as_ref())?;
+        self.rates
+            .check(at_us, quote.corridor.as_ref(), conversion, quote.rate_origin.as_ref())?;
         self.quotes.insert(quote.name.clone(), quote.clone());
         Ok(())
     }
@@ -244,10 +252,15 @@ impl Auditor<'_> {
     fn left(&mut self, payment: Payment, branch: &str, command: Command, clock_ms: i64, decide_by_ms: i64) -> Verdict {
         let case = self.case(payment);
         let decided = case.decided.as_ref().map(|decided| decided.commit);
-        must(case.facts.is_some(), 3, || format!("{command:?} of {branch} left before the payment was on disk"))?;
+        must(case.facts.is_some(), 3, || {
+            format!("{command:?} of {branch} left before the payment was on disk")
+        })?;
         match command {
             Command::Prepare => must(clock_ms <= decide_by_ms, 9, || {
-                format!("a Prepare of {branch} left {} ms after the time to decide", clock_ms - decide_by_ms)
+                format!(
+                    "a Prepare of {branch} left {} ms after the time to decide",
+                    clock_ms - decide_by_ms
+                )
             }),
             Command::Commit => must(decided == Some(true), 3, || {
                 format!("a Commit of {branch} left before commit was on disk (decided: {decided:?})")
@@ -268,7 +281,9 @@ impl Auditor<'_> {
         match act {
             Act::Prepared(_) => {
                 must(begun, 3, || format!("{name} is held for a payment that is not on disk"))?;
-                must(!branch.held && branch.moved.is_none(), 5, || format!("{name} is held twice"))?;
+                must(!branch.held && branch.moved.is_none(), 5, || {
+                    format!("{name} is held twice")
+                })?;
                 branch.held = true;
                 branch.voted_yes = true;
             }
@@ -277,7 +292,9 @@ impl Auditor<'_> {
             Act::Released => {
                 branch.held = false;
                 branch.let_go = true;
-                must(decided == Some(false), 1, || format!("{name} was let go (decided: {decided:?})"))?;
+                must(decided == Some(false), 1, || {
+                    format!("{name} was let go (decided: {decided:?})")
+                })?;
             }
             Act::Moved(money) | Act::MovedAlone(money) => {
                 must(branch.moved.is_none(), 5, || format!("{name} moved twice"))?;
@@ -285,7 +302,9 @@ impl Auditor<'_> {
                 branch.moved = Some(money.clone());
                 branch.broke_word |= matches!(act, Act::MovedAlone(_));
                 if matches!(act, Act::Moved(_)) {
-                    must(decided == Some(true), 1, || format!("{name} moved (decided: {decided:?})"))?;
+                    must(decided == Some(true), 1, || {
+                        format!("{name} moved (decided: {decided:?})")
+                    })?;
                     self.no_other_let_go(payment, name)?;
                 }
             }
@@ -311,7 +330,9 @@ impl Auditor<'_> {
         }
         for (name, branch) in &case.branches {
             let gone = (branch.let_go || branch.refused.is_some()) && !branch.broke_word;
-            must(*name == moving || !gone, 1, || format!("{moving} moves while {name} has let go"))?;
+            must(*name == moving || !gone, 1, || {
+                format!("{moving} moves while {name} has let go")
+            })?;
         }
         Ok(())
     }
@@ -335,7 +356,11 @@ impl Auditor<'_> {
             format!("record {version} follows record {}", case.version)
         })?;
         if version > 1 && case.by != by {
-            let who = if case.by % gateways == by % gateways { "restarted" } else { "other gateway" };
+            let who = if case.by % gateways == by % gateways {
+                "restarted"
+            } else {
+                "other gateway"
+            };
             let phase = case.phase();
             *self.tally.takeovers.entry(format!("{phase} by the {who}")).or_default() += 1;
         }
@@ -362,7 +387,9 @@ impl Auditor<'_> {
             }
             "disputed" => {
                 case.disputed = true;
-                must(case.lied() || case.broke_word(), 7, || "a dispute that no network caused".into())
+                must(case.lied() || case.broke_word(), 7, || {
+                    "a dispute that no network caused".into()
+                })
             }
             other => broken(0, format!("the disk has a record called {other:?}")),
         }
@@ -370,7 +397,11 @@ impl Auditor<'_> {
 
     fn begun(&mut self, payment: Payment, facts: &Facts) -> Verdict {
         self.tally.begun += 1;
-        let Some(network) = NETWORKS.iter().position(|(name, _)| *name == facts.initiator).map(Network) else {
+        let Some(network) = NETWORKS
+            .iter()
+            .position(|(name, _)| *name == facts.initiator)
+            .map(Network)
+        else {
             return broken(12, format!("{} is nobody", facts.initiator));
         };
         let number: u32 = facts
@@ -382,10 +413,18 @@ impl Auditor<'_> {
         must(other.is_none(), 5, || format!("{} has two payments", facts.request_id))?;
         // The body that alters the quote names one that is not there, so there is one quote at most.
         let first = self.orders.get(&(network, Request { number, body: 0 }));
-        if let Some(quote) = first.and_then(|order| order.quote.as_ref()).and_then(|name| self.quotes.get(name)) {
-            let expire_ms = quote.expire_time.map_or(0, |time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
+        if let Some(quote) = first
+            .and_then(|order| order.quote.as_ref())
+            .and_then(|name| self.quotes.get(name))
+        {
+            let expire_ms = quote
+                .expire_time
+                .map_or(0, |time| time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000);
             must(facts.decide_by_ms < expire_ms, 9, || {
-                format!("{} lapses at {expire_ms}, the decision may come at {}", quote.name, facts.decide_by_ms)
+                format!(
+                    "{} lapses at {expire_ms}, the decision may come at {}",
+                    quote.name, facts.decide_by_ms
+                )
             })?;
         }
         self.case(payment).facts = Some(facts.clone());
@@ -396,13 +435,19 @@ impl Auditor<'_> {
         let case = &self.cases[payment.0 as usize];
         let facts = case.facts.as_ref().expect("it has begun");
         must(clock_ms <= facts.decide_by_ms, 9, || {
-            format!("commit was decided {} ms after the time for it", clock_ms - facts.decide_by_ms)
+            format!(
+                "commit was decided {} ms after the time for it",
+                clock_ms - facts.decide_by_ms
+            )
         })?;
         if case.lied() {
             return Ok(());
         }
         for name in ["debit", "credit"] {
-            let yes = case.branches.get(name).is_some_and(|branch| branch.voted_yes && branch.refused.is_none());
+            let yes = case
+                .branches
+                .get(name)
+                .is_some_and(|branch| branch.voted_yes && branch.refused.is_none());
             must(yes, 2, || format!("commit was decided without a yes of {name}"))?;
         }
         Ok(())
@@ -433,7 +478,9 @@ impl Auditor<'_> {
     /// All who were told have done so.
     fn settled(&mut self, payment: Payment) -> Verdict {
         let case = &self.cases[payment.0 as usize];
-        let Some(decided) = &case.decided else { return broken(2, "it ended undecided") };
+        let Some(decided) = &case.decided else {
+            return broken(2, "it ended undecided");
+        };
         let facts = case.facts.as_ref().expect("it has begun");
         if case.lied() {
             return Ok(());
@@ -455,7 +502,9 @@ impl Auditor<'_> {
     /// What is told has to be on disk before (promise 13), and what is decided does not change (promise 2).
     fn acknowledged(&mut self, payment: Payment, state: i32) -> Verdict {
         let case = &self.cases[payment.0 as usize];
-        must(case.facts.is_some(), 13, || "told of a payment that is not on disk".into())?;
+        must(case.facts.is_some(), 13, || {
+            "told of a payment that is not on disk".into()
+        })?;
         use pb::payment::State;
         let said = State::try_from(state).unwrap_or_default();
         let decided = case.decided.as_ref().map(|decided| decided.commit);
@@ -467,7 +516,9 @@ impl Auditor<'_> {
             State::Unspecified => false,
         };
         let promise = if decided.is_none() { 13 } else { 2 };
-        must(fits, promise, || format!("told {said:?} though the disk says {decided:?}"))?;
+        must(fits, promise, || {
+            format!("told {said:?} though the disk says {decided:?}")
+        })?;
         match said {
             State::Completed | State::Aborted => self.settled(payment),
             _ => Ok(()),
@@ -486,7 +537,9 @@ impl Auditor<'_> {
             Decision::Pending => true,
             Decision::Unspecified => false,
         };
-        must(fits, 2, || format!("a participant was told {said:?} though the disk says {decided:?}"))
+        must(fits, 2, || {
+            format!("a participant was told {said:?} though the disk says {decided:?}")
+        })
     }
 
     fn told(
@@ -498,12 +551,17 @@ impl Auditor<'_> {
         how: How,
     ) -> Verdict {
         self.acknowledged(payment, message.state)?;
-        let facts = self.cases[payment.0 as usize].facts.clone().expect("acknowledged above");
+        let facts = self.cases[payment.0 as usize]
+            .facts
+            .clone()
+            .expect("acknowledged above");
         let own = NETWORKS[caller.0].0;
         let initiator = facts.initiator == own;
-        must(initiator || facts.partners.iter().any(|partner| partner == own), 12, || {
-            format!("{own} was told of a payment that is none of its business ({how:?})")
-        })?;
+        must(
+            initiator || facts.partners.iter().any(|partner| partner == own),
+            12,
+            || format!("{own} was told of a payment that is none of its business ({how:?})"),
+        )?;
         if !initiator {
             let hidden = message.request_id.is_empty() && message.conversion.is_none();
             return must(hidden, 12, || format!("{own} was told the initiator's part"));
@@ -518,7 +576,10 @@ impl Auditor<'_> {
     fn same_payment(&mut self, caller: Network, request: Request, payment: Payment, message: &pb::Payment) -> Verdict {
         let known = self.requests.get(&(caller, request.number));
         must(known == Some(&payment), 5, || {
-            format!("{} was answered with {payment:?}, its payment is {known:?}", request.id())
+            format!(
+                "{} was answered with {payment:?}, its payment is {known:?}",
+                request.id()
+            )
         })?;
         let order = &self.orders[&(caller, request)];
         let account = |party: &Option<pb::Party>| party.clone().unwrap_or_default();
@@ -537,29 +598,54 @@ impl Auditor<'_> {
             && payee.partner == partner(order.payee.0)
             && quote == order.quote
             && fixed.is_none_or(|money| minor(&money.currency, &money.amount) == minor(&money.currency, &order.amount));
-        must(same, 5, || format!("{} was answered with a payment of another body", request.id()))?;
+        must(same, 5, || {
+            format!("{} was answered with a payment of another body", request.id())
+        })?;
+        // Two that were altered may have become the same.
         let body = *self.bodies.entry((caller, request.number)).or_insert(request.body);
-        must(body == request.body, 5, || format!("{} has two bodies", request.id()))
+        let taken = Request { body, ..request };
+        must(
+            self.orders[&(caller, taken)] == self.orders[&(caller, request)],
+            5,
+            || format!("{} has two bodies", request.id()),
+        )
     }
 
     /// Promises 8 and 9: what was told is exact, what was quoted, and what moved.
     fn amounts(&mut self, payment: Payment, message: &pb::Payment) -> Verdict {
-        let Some(conversion) = &message.conversion else { return broken(8, "a payment without amounts") };
+        let Some(conversion) = &message.conversion else {
+            return broken(8, "a payment without amounts");
+        };
         examine_conversion(conversion).map_err(|problem| (8, problem.to_owned()))?;
         if let Some(pb::payment::Pricing::Quote(name)) = &message.pricing {
-            let Some(quote) = self.quotes.get(name) else { return broken(9, format!("nobody was quoted {name}")) };
+            let Some(quote) = self.quotes.get(name) else {
+                return broken(9, format!("nobody was quoted {name}"));
+            };
             must(quote.conversion.as_ref() == Some(conversion), 9, || {
                 format!("quoted {:?}, paid {conversion:?}", quote.conversion)
             })?;
         }
-        for (name, amount) in [("debit", &conversion.send_amount), ("credit", &conversion.receive_amount)] {
+        for (name, amount) in [
+            ("debit", &conversion.send_amount),
+            ("credit", &conversion.receive_amount),
+        ] {
             let amount = amount.clone().unwrap_or_default();
-            let moved = self.cases[payment.0 as usize].branches.get(name).and_then(|branch| branch.moved.as_ref());
+            let moved = self.cases[payment.0 as usize]
+                .branches
+                .get(name)
+                .and_then(|branch| branch.moved.as_ref());
             if let Some(moved) = moved {
-                let told = (amount.currency.as_str(), minor(&amount.currency, &amount.amount), name == "debit");
+                let told = (
+                    amount.currency.as_str(),
+                    minor(&amount.currency, &amount.amount),
+                    name == "debit",
+                );
                 let did = (moved.currency.as_str(), moved.minor, moved.debit);
                 must(told == did, 8, || {
-                    format!("{name} is told as {told:?} and moved {did:?} = {}", decimal(&moved.currency, moved.minor))
+                    format!(
+                        "{name} is told as {told:?} and moved {did:?} = {}",
+                        decimal(&moved.currency, moved.minor)
+                    )
                 })?;
             }
         }
@@ -583,10 +669,17 @@ impl Auditor<'_> {
     fn case_end(&mut self, payment: Payment) -> Verdict {
         let case = &self.cases[payment.0 as usize];
         let Some(facts) = &case.facts else {
-            let touched = case.branches.values().any(|branch| branch.held || branch.moved.is_some());
-            return must(!touched, 3, || "money is held or moved for a payment that never began".into());
+            let touched = case
+                .branches
+                .values()
+                .any(|branch| branch.held || branch.moved.is_some());
+            return must(!touched, 3, || {
+                "money is held or moved for a payment that never began".into()
+            });
         };
-        let Some(decided) = &case.decided else { return broken(4, "never decided") };
+        let Some(decided) = &case.decided else {
+            return broken(4, "never decided");
+        };
         must(case.ended || case.disputed, 4, || "never ended".into())?;
         for (index, name) in ["debit", "credit"].into_iter().enumerate() {
             let Some(branch) = case.branches.get(name) else {
@@ -596,9 +689,14 @@ impl Auditor<'_> {
             must(!branch.held || branch.lied, 4, || format!("{name} is still in doubt"))?;
             let follows = branch.moved.is_some() == decided.commit;
             // An honest network follows the decision, whatever the other one did; a rogue's payment shows that it did not.
-            must(follows || branch.lied || branch.broke_word, 1, || format!("{name} does not follow the decision"))?;
+            must(follows || branch.lied || branch.broke_word, 1, || {
+                format!("{name} does not follow the decision")
+            })?;
             must(follows || branch.lied || case.disputed, 7, || {
-                format!("{name} at {} went its own way, and nobody was told", facts.partners[index])
+                format!(
+                    "{name} at {} went its own way, and nobody was told",
+                    facts.partners[index]
+                )
             })?;
         }
         let outcome = match (case.disputed, decided.commit) {
@@ -632,9 +730,14 @@ impl Auditor<'_> {
                 what,
             };
             if payment.is_none() {
-                return Err(fault(format!("{} was refused as reused, and nobody used it", request.id())));
+                return Err(fault(format!(
+                    "{} was refused as reused, and nobody used it",
+                    request.id()
+                )));
             }
-            let Some(body) = self.bodies.get(&(*caller, request.number)) else { continue };
+            let Some(body) = self.bodies.get(&(*caller, request.number)) else {
+                continue;
+            };
             let taken = Request {
                 body: *body,
                 ..*request
@@ -667,7 +770,10 @@ impl Auditor<'_> {
                     return Err(Broken {
                         promise: 11,
                         payment: Some(change.0),
-                        what: format!("{own} was to see {change:?} as its change {index}, and saw {:?}", seen.get(index)),
+                        what: format!(
+                            "{own} was to see {change:?} as its change {index}, and saw {:?}",
+                            seen.get(index)
+                        ),
                     });
                 }
             }
@@ -717,7 +823,14 @@ fn differences(a: &Order, b: &Order) -> Vec<&'static str> {
 
 /// The state's number in the API.
 fn state_number(phase: &str) -> i32 {
-    let names = ["PREPARING", "COMMITTING", "COMPLETED", "ABORTING", "ABORTED", "DISPUTED"];
+    let names = [
+        "PREPARING",
+        "COMMITTING",
+        "COMPLETED",
+        "ABORTING",
+        "ABORTED",
+        "DISPUTED",
+    ];
     let index = names.iter().position(|name| *name == phase);
     index.map_or(0, |index| index as i32 + 1)
 }

@@ -11,7 +11,9 @@ use causeway::{
     api::Api,
     payment::{PartnerName, PaymentId, RequestId},
     pb::{
-        gateway::v1::{self as pb, payment::State, payment_service_server::PaymentService, quote_service_server::QuoteService},
+        gateway::v1::{
+            self as pb, payment::State, payment_service_server::PaymentService, quote_service_server::QuoteService,
+        },
         money::v1::Money,
     },
 };
@@ -95,7 +97,8 @@ impl Callers {
             Return::NextDay => How::NextDay,
         };
         if when == Return::NextDay {
-            self.world.happened(Fault::CallerNextDay, format!("{} callers", diaries.len()));
+            self.world
+                .happened(Fault::CallerNextDay, format!("{} callers", diaries.len()));
         }
         self.all(diaries, move |world, diary| {
             Box::pin(async move {
@@ -128,11 +131,7 @@ impl Callers {
     }
 
     /// Does something for each diary, a few at a time, in virtual time that takes as long as it takes.
-    async fn all(
-        &self,
-        diaries: Vec<Diary>,
-        each: impl Fn(Shared, Diary) -> Pin<Box<dyn Future<Output = ()> + Send>>,
-    ) {
+    async fn all(&self, diaries: Vec<Diary>, each: impl Fn(Shared, Diary) -> Pin<Box<dyn Future<Output = ()> + Send>>) {
         let left = Arc::new(Mutex::new(diaries.len()));
         for diary in diaries {
             let (world, left) = (Arc::clone(&self.world), Arc::clone(&left));
@@ -160,17 +159,20 @@ impl Answered {
     /// Whether there is no use in asking again.
     fn is_definite(&self) -> bool {
         match self {
-            Self::Payment(payment) => matches!(
-                payment.state(),
-                State::Completed | State::Aborted | State::Disputed
-            ),
+            Self::Payment(payment) => matches!(payment.state(), State::Completed | State::Aborted | State::Disputed),
             Self::Refused(reason) => !RETRYABLE.contains(&reason.as_str()),
         }
     }
 }
 
 /// Reasons for which a later try may fare better. The empty one is an error without a reason: nobody knows.
-const RETRYABLE: [&str; 5] = ["", "STORE_UNAVAILABLE", "STORE_FAILED", "RATE_SOURCE_UNAVAILABLE", "GATEWAY_DRAINING"];
+const RETRYABLE: [&str; 5] = [
+    "",
+    "STORE_UNAVAILABLE",
+    "STORE_FAILED",
+    "RATE_SOURCE_UNAVAILABLE",
+    "GATEWAY_DRAINING",
+];
 
 struct Caller {
     world: Shared,
@@ -183,7 +185,10 @@ struct Caller {
 impl Caller {
     fn new(world: &Shared, number: u32, mut random: Random) -> Self {
         let (from, to, initiator) = *random.pick(&CORRIDORS);
-        let network = NETWORKS.iter().position(|(name, _)| *name == initiator).expect("it is one of them");
+        let network = NETWORKS
+            .iter()
+            .position(|(name, _)| *name == initiator)
+            .expect("it is one of them");
         Self {
             world: Arc::clone(world),
             network: Network(network),
@@ -242,7 +247,8 @@ impl Caller {
             if may_alter && self.world.fires(Fault::CallerAltered, || self.request(1).id()) {
                 let altered = self.alter(order);
                 // Each a body of its own: two that were altered differ from each other too.
-                self.create(1 + attempt as u8, &altered, None, 20_000_000, How::Create).await;
+                self.create(1 + attempt as u8, &altered, None, 20_000_000, How::Create)
+                    .await;
             }
             let gives_up = self.world.fires(Fault::CallerGaveUp, || self.request(0).id());
             let patience_us = match gives_up {
@@ -269,7 +275,10 @@ impl Caller {
     async fn order(&self) -> Order {
         let party = |place: &'static str, account: String| {
             let (name, _) = place.split_once('/').expect("a corridor's end");
-            let network = NETWORKS.iter().position(|(own, _)| *own == name).expect("it is one of them");
+            let network = NETWORKS
+                .iter()
+                .position(|(own, _)| *own == name)
+                .expect("it is one of them");
             (Network(network), account)
         };
         let currency = |place: &'static str| place.split_once('/').expect("a corridor's end").1;
@@ -321,7 +330,11 @@ impl Caller {
                 }),
                 fixed_side: side(order).into(),
                 amount: Some(money(order)),
-                payer_account: if self.draw(2) == 0 { order.payer.1.clone() } else { String::new() },
+                payer_account: if self.draw(2) == 0 {
+                    order.payer.1.clone()
+                } else {
+                    String::new()
+                },
                 ..pb::Quote::default()
             }),
         };
@@ -360,7 +373,12 @@ impl Caller {
             payment: Some(Box::new(payment(order))),
             request_id: which.id(),
             validate_only: false,
-            answer_at: if self.draw(4) == 0 { pb::AnswerAt::Decision } else { pb::AnswerAt::End }.into(),
+            answer_at: if self.draw(4) == 0 {
+                pb::AnswerAt::Decision
+            } else {
+                pb::AnswerAt::End
+            }
+            .into(),
         };
         let principal = cast::principal(self.network.0);
         let gateway = self.gateway();
@@ -383,7 +401,9 @@ impl Caller {
             Err(status) => {
                 let info = status.get_details_error_info();
                 let reason = info.as_ref().map(|info| info.reason.clone()).unwrap_or_default();
-                let fields = info.and_then(|info| info.metadata.get("fields").cloned()).unwrap_or_default();
+                let fields = info
+                    .and_then(|info| info.metadata.get("fields").cloned())
+                    .unwrap_or_default();
                 self.world.log(Event::Refused {
                     caller: self.network,
                     request: which,
@@ -464,7 +484,10 @@ impl Caller {
     /// Somebody who has no part in the payment asks for it.
     async fn spy(&self, diary: &Diary) {
         let parts = [diary.order.payer.0, diary.order.payee.0, diary.caller];
-        let Some(stranger) = (0..NETWORKS.len()).map(Network).find(|network| !parts.contains(network)) else {
+        let Some(stranger) = (0..NETWORKS.len())
+            .map(Network)
+            .find(|network| !parts.contains(network))
+        else {
             return;
         };
         let principal = cast::principal(stranger.0);
@@ -491,7 +514,9 @@ impl Caller {
         patience_us: u64,
         make: impl FnOnce(Api) -> Pin<Box<dyn Future<Output = Result<T, Status>> + Send>> + Send + 'static,
     ) -> Option<Result<T, Status>> {
-        let call = self.world.call(self.world.offices[self.network.0], self.gateway(), make);
+        let call = self
+            .world
+            .call(self.world.offices[self.network.0], self.gateway(), make);
         tokio::select! {
             biased;
             result = call => Some(result),
@@ -583,7 +608,11 @@ pub fn partner(network: Network) -> String {
 }
 
 fn side(order: &Order) -> pb::FixedSide {
-    if order.fixed_send { pb::FixedSide::Send } else { pb::FixedSide::Receive }
+    if order.fixed_send {
+        pb::FixedSide::Send
+    } else {
+        pb::FixedSide::Receive
+    }
 }
 
 fn money(order: &Order) -> Money {

@@ -24,6 +24,21 @@ use crate::{
 /// Payments of one world.
 const WORLD_PAYMENTS: (u64, u64) = (16, 512);
 
+/// From so many payments on a campaign has to have met everything there is.
+const REACH_PAYMENTS: u64 = 50_000;
+/// How payments end.
+const OUTCOMES: &[&str] = &[
+    "completed",
+    "disputed",
+    "aborted: ACCOUNT_CLOSED",
+    "aborted: ACCOUNT_UNKNOWN",
+    "aborted: CANCELLED",
+    "aborted: INSUFFICIENT_FUNDS",
+    "aborted: PARTNER_ERROR",
+    "aborted: PREPARED_AFTER_ABORT",
+    "aborted: VOTING_TIMED_OUT",
+];
+
 /// What is to be run.
 struct Campaign {
     seed: u64,
@@ -56,18 +71,69 @@ struct Failure {
 impl Campaign {
     fn from_environment() -> Self {
         let number = |name: &str, usual: u64| match env::var(name) {
-            Ok(text) => text.replace('_', "").parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")),
+            Ok(text) => text
+                .replace('_', "")
+                .parse()
+                .unwrap_or_else(|_| panic!("{name}={text}: not a number")),
             Err(_) => usual,
         };
         let world = env::var("SIM_WORLD").ok().map(|text| {
-            let (seed, size) = text.split_once(':').unwrap_or_else(|| panic!("SIM_WORLD={text}: SEED:PAYMENTS"));
-            (seed.parse().expect("a seed"), size.parse().expect("a number of payments"))
+            let (seed, size) = text
+                .split_once(':')
+                .unwrap_or_else(|| panic!("SIM_WORLD={text}: SEED:PAYMENTS"));
+            (
+                seed.parse().expect("a seed"),
+                size.parse().expect("a number of payments"),
+            )
         });
         Self {
             seed: number("SIM_SEED", 1),
             payments: number("SIM_PAYMENTS", 2_000),
             world,
         }
+    }
+
+    /// What a run of this size must have met; a run in which nothing happened shows nothing. Empty if it is too small to say.
+    fn missing(&self, result: &Result) -> Vec<String> {
+        let mut missing = Vec::new();
+        if self.world.is_some() || self.payments < REACH_PAYMENTS {
+            return missing;
+        }
+        let unfired = Fault::ALL.iter().filter(|fault| result.counts.of(**fault) == 0);
+        missing.extend(unfired.map(|fault| format!("no {}", fault.name())));
+        for outcome in OUTCOMES {
+            if !result.tally.outcomes.contains_key(*outcome) {
+                missing.push(format!("no payment {outcome}"));
+            }
+        }
+        for phase in ["preparing", "committing", "aborting"] {
+            for who in ["restarted", "other gateway"] {
+                if !result.tally.takeovers.contains_key(&format!("{phase} by the {who}")) {
+                    missing.push(format!("nothing taken over while {phase} by the {who}"));
+                }
+            }
+        }
+        for reason in ["REQUEST_ID_REUSED", "QUOTE_EXPIRED", "STORE_UNAVAILABLE", "RATE_STALE"] {
+            if !result.tally.refusals.contains_key(reason) {
+                missing.push(format!("nobody refused for {reason}"));
+            }
+        }
+        let Tally {
+            conflicts,
+            decisions_told,
+            changes_watched,
+            ..
+        } = &result.tally;
+        for (count, what) in [
+            (conflicts, "conflicts"),
+            (decisions_told, "decisions told"),
+            (changes_watched, "changes watched"),
+        ] {
+            if *count == 0 {
+                missing.push(format!("no {what}"));
+            }
+        }
+        missing
     }
 
     /// The worlds, by seed and size, until there are payments enough.
@@ -79,7 +145,9 @@ impl Campaign {
         let mut worlds = Vec::new();
         let mut payments = 0;
         while payments < self.payments {
-            let size = random.spread(WORLD_PAYMENTS.0, WORLD_PAYMENTS.1).min(self.payments - payments);
+            let size = random
+                .spread(WORLD_PAYMENTS.0, WORLD_PAYMENTS.1)
+                .min(self.payments - payments);
             worlds.push((random.next(), size));
             payments += size;
         }
@@ -146,7 +214,11 @@ impl Result {
         let table = |text: &mut String, title: &str, rows: &BTreeMap<String, u64>| {
             let _ = writeln!(text, "{title}:");
             for (key, count) in rows {
-                let key = if key.is_empty() { "(no reason: connection or time)" } else { key };
+                let key = if key.is_empty() {
+                    "(no reason: connection or time)"
+                } else {
+                    key
+                };
                 let _ = writeln!(text, "  {count:>9}  {key}");
             }
         };
@@ -257,6 +329,8 @@ fn the_promises_hold_under_every_fault() {
         result.payments * 1_000 / cpu_spent_ms.max(1),
         cpu_spent_ms / 1_000
     ));
+    let missing = campaign.missing(&result);
+    assert!(missing.is_empty(), "the run is worth less than it says: {missing:?}");
     say(&format!(
         "simulation: {} payments, {} kinds of fault fired, 0 broken promises, {} payments/s",
         result.payments,
@@ -268,8 +342,8 @@ fn the_promises_hold_under_every_fault() {
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     let mut random = Random::new(77);
-    for _ in 0..std::env::var("SIM_TWICE").map_or(6, |t| t.parse().unwrap()) {
-        let plan = Plan::draw(random.next(), random.between(300, 600));
+    for _ in 0..6 {
+        let plan = Plan::draw(random.next(), random.between(30, 120));
         let trace = || {
             let world = World::new(plan.clone());
             world.run();

@@ -82,7 +82,11 @@ impl Timings {
             recovery_interval_ms: random.spread(1_000, 30_000),
             quote_ttl_ms: random.between(2_000, 60_000),
             // Now and then so few that commands queue.
-            calls_per_partner: if random.below(4) == 0 { random.between(1, 4) } else { 2_048 },
+            calls_per_partner: if random.below(4) == 0 {
+                random.between(1, 4)
+            } else {
+                2_048
+            },
             expire_after_ms: random.spread(1_000, 600_000),
         }
     }

@@ -168,16 +168,6 @@ impl Disk {
         }
     }
 
-    /// All payments as they stand, for looking at when all is over.
-    pub fn states(&self) -> Vec<(PaymentId, State)> {
-        let inner = self.inner();
-        inner
-            .payments
-            .iter()
-            .map(|(id, kept)| (*id, kept.state.clone()))
-            .collect()
-    }
-
     /// How many payments are still to be driven.
     pub fn open_count(&self) -> usize {
         self.inner().open.len()
@@ -204,7 +194,9 @@ impl Disk {
                 let count = inner.queue.len().min(BATCH_MAX);
                 inner.queue.drain(..count).collect()
             };
-            let refused = [Fault::DiskFull, Fault::WriteFailed].into_iter().find(|fault| self.outside.fires(*fault));
+            let refused = [Fault::DiskFull, Fault::WriteFailed]
+                .into_iter()
+                .find(|fault| self.outside.fires(*fault));
             if let Some(fault) = refused {
                 let error = StoreError::Unavailable(fault.name().into());
                 batch.into_iter().for_each(|job| job.fail(error.clone()));
@@ -508,7 +500,9 @@ fn list(inner: &Inner, query: &ListQuery) -> Vec<Listed> {
                     (Some(request_id), Some(partner)) => **id == PaymentId::derive(partner, request_id),
                     _ => true,
                 }
-                && query.after.is_none_or(|after| (begin_ms, **id) < (after.begin_ms, after.id))
+                && query
+                    .after
+                    .is_none_or(|after| (begin_ms, **id) < (after.begin_ms, after.id))
         })
         .map(|(id, transaction)| (transaction.terms.begin_ms, *id))
         .collect();

@@ -177,7 +177,11 @@ impl Executor {
     }
 
     /// Runs until the future is done. Panics if nothing can happen any more.
-    pub fn run<T: Send + 'static>(self: &Arc<Self>, node: NodeId, future: impl Future<Output = T> + Send + 'static) -> T {
+    pub fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        node: NodeId,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> T {
         let result: Arc<Mutex<Option<T>>> = Arc::default();
         let out = Arc::clone(&result);
         self.spawn(node, Box::pin(async move { *out.lock().unwrap() = Some(future.await) }));
@@ -278,7 +282,10 @@ impl Executor {
             }
             watchers
         };
-        self.ready.lock().unwrap().retain(|id| !dropped.iter().any(|slot| slot.waker.id == *id));
+        self.ready
+            .lock()
+            .unwrap()
+            .retain(|id| !dropped.iter().any(|slot| slot.waker.id == *id));
         // What they hold is dropped when nothing is locked: it may wake others.
         drop(dropped);
         for watcher in watchers {

@@ -119,7 +119,8 @@ impl Rates {
         self.0[fault as usize]
     }
 
-    pub fn set(&mut self, fault: Fault, ppm: u64) {
-        self.0[fault as usize] = ppm;
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self(vec![0; Fault::ALL.len()])
     }
 }

@@ -59,37 +59,97 @@ pub struct Money {
 }
 
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "some fields are only for who reads a trace")]
 pub enum Event {
     /// A caller asks for a payment.
-    Asked { caller: Network, request: Request, order: Box<Order> },
+    Asked {
+        caller: Network,
+        request: Request,
+        order: Box<Order>,
+    },
     /// A caller is told where a payment stands.
-    Told { caller: Network, request: Option<Request>, payment: Payment, message: Box<pb::Payment>, how: How },
+    Told {
+        caller: Network,
+        request: Option<Request>,
+        payment: Payment,
+        message: Box<pb::Payment>,
+        how: How,
+    },
     /// A caller is refused.
-    Refused { caller: Network, request: Request, reason: String, fields: String },
+    Refused {
+        caller: Network,
+        request: Request,
+        reason: String,
+        fields: String,
+    },
     /// A gateway answers a CreatePayment or a CancelPayment: this leaves it now.
-    Answered { gateway: usize, payment: Payment, state: i32 },
+    Answered {
+        gateway: usize,
+        payment: Payment,
+        state: i32,
+    },
     /// A caller gets a quote.
     Quoted { caller: Network, quote: Box<pb::Quote> },
     /// A caller asked for another's payment and was answered so.
-    Foreign { caller: Network, payment: Payment, shown: bool },
+    Foreign {
+        caller: Network,
+        payment: Payment,
+        shown: bool,
+    },
     /// A participant asks for the decision and is told.
-    DecisionTold { network: Network, payment: Payment, decision: i32 },
+    DecisionTold {
+        network: Network,
+        payment: Payment,
+        decision: i32,
+    },
     /// A command leaves a gateway. `clock_ms` is what that gateway's clock says.
-    Left { gateway: usize, payment: Payment, branch: &'static str, command: Command, clock_ms: i64, decide_by_ms: i64 },
+    Left {
+        gateway: usize,
+        payment: Payment,
+        branch: &'static str,
+        command: Command,
+        clock_ms: i64,
+        decide_by_ms: i64,
+    },
     /// A wallet network's disk has this.
-    Wallet { network: Network, payment: Payment, branch: &'static str, act: Act },
+    Wallet {
+        network: Network,
+        payment: Payment,
+        branch: &'static str,
+        act: Act,
+    },
     /// A wallet network counts its money: the sum over all accounts of a currency, which never changes.
-    Counted { network: Network, currency: &'static str, sum: i128 },
+    Counted {
+        network: Network,
+        currency: &'static str,
+        sum: i128,
+    },
     /// The gateways' disk has this record. `by` wrote it; `clock_ms` is the record's own time.
-    Durable { by: usize, payment: Payment, record: &'static str, version: u32, clock_ms: i64, facts: Box<Facts> },
+    Durable {
+        by: usize,
+        payment: Payment,
+        record: &'static str,
+        version: u32,
+        clock_ms: i64,
+        facts: Box<Facts>,
+    },
     /// The gateways' disk has this quote.
     DurableQuote { quote: String },
     /// A write met another coordinator's.
     Conflict { by: usize, payment: Payment },
     /// A watcher opens its next stream, to resume after this token.
-    WatchOpened { stream: u32, caller: Network, token: String },
+    WatchOpened {
+        stream: u32,
+        caller: Network,
+        token: String,
+    },
     /// A watcher is sent this; no payment is a greeting.
-    Watched { caller: Network, payment: Option<Payment>, state: i32, token: String },
+    Watched {
+        caller: Network,
+        payment: Option<Payment>,
+        state: i32,
+        token: String,
+    },
     /// Something went wrong, by plan.
     Fault { fault: Fault, detail: String },
     /// All is well from here on.
@@ -115,7 +175,6 @@ impl Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
     Create,
-    Get,
     List,
     Cancel,
     NextDay,
@@ -143,7 +202,6 @@ pub struct Facts {
     pub request_id: String,
     /// Partner of each branch.
     pub partners: Vec<String>,
-    pub begin_ms: i64,
     pub decide_by_ms: i64,
     pub reason: String,
     pub phase: &'static str,
@@ -165,7 +223,6 @@ pub struct History {
     random: Random,
     /// No fault fires any more.
     pub healed: bool,
-    digest: u64,
 }
 
 impl History {
@@ -178,7 +235,6 @@ impl History {
             rates,
             random,
             healed: false,
-            digest: 0xcbf2_9ce4_8422_2325,
         }
     }
 
@@ -201,8 +257,11 @@ impl History {
     }
 
     pub fn push(&mut self, at_us: u64, event: Event) {
-        let line = Line { at_us, event };
-        self.lines.push(line);
+        self.lines.push(Line { at_us, event });
+    }
+
+    pub fn insert(&mut self, place: usize, at_us: u64, event: Event) {
+        self.lines.insert(place, Line { at_us, event });
     }
 
     /// Whether the fault fires now; counted and written down if so.
@@ -217,19 +276,6 @@ impl History {
     pub fn happened(&mut self, at_us: u64, fault: Fault, detail: String) {
         self.counts.add(fault);
         self.push(at_us, Event::Fault { fault, detail });
-    }
-
-    /// The same for the same history, and hardly for another (FNV-1a over every line).
-    pub fn digest(&mut self) -> u64 {
-        let mut text = String::new();
-        for index in 0..self.lines.len() {
-            text.clear();
-            self.write_line(&mut text, index);
-            for byte in text.bytes() {
-                self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        }
-        self.digest
     }
 
     pub fn trace(&self) -> String {
@@ -256,11 +302,20 @@ impl History {
         let seconds = line.at_us / 1_000_000;
         let _ = write!(text, "{index:6} {seconds:6}.{:06} ", line.at_us % 1_000_000);
         let _ = match &line.event {
-            Event::Told { caller, request, payment, message, how } => writeln!(
+            Event::Told {
+                caller,
+                request,
+                payment,
+                message,
+                how,
+            } => writeln!(
                 text,
                 "Told {caller:?} {request:?} {payment:?} {how:?}: {:?} {:?}",
                 message.state(),
-                message.outcome.as_ref().map(|outcome| (&outcome.reason, &outcome.detail)),
+                message
+                    .outcome
+                    .as_ref()
+                    .map(|outcome| (&outcome.reason, &outcome.detail)),
             ),
             Event::Quoted { caller, quote } => writeln!(
                 text,
@@ -327,4 +382,3 @@ pub fn branch_name(name: &str) -> &'static str {
         other => panic!("no branch is called {other:?}"),
     }
 }
-

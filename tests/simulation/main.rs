@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit;
+mod audit_tests;
 mod caller;
 mod campaign;
 mod cast;

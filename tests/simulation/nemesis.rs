@@ -108,19 +108,28 @@ fn wallet(world: &Shared, random: &mut Random) -> NodeId {
 fn kill_gateway(world: &Shared, random: &mut Random) -> Option<u64> {
     let node = gateway(world, random);
     // Not at once, but after a few more polls: between any two steps, however close in time.
-    world.executor.is_alive(node).then(|| world.executor.doom(node, random.below(120)))?;
+    world
+        .executor
+        .is_alive(node)
+        .then(|| world.executor.doom(node, random.below(120)))?;
     Some(100)
 }
 
 fn kill_store(world: &Shared, random: &mut Random) -> Option<u64> {
     let node = world.store?;
-    world.executor.is_alive(node).then(|| world.executor.doom(node, random.below(40)))?;
+    world
+        .executor
+        .is_alive(node)
+        .then(|| world.executor.doom(node, random.below(40)))?;
     Some(500)
 }
 
 fn kill_wallet(world: &Shared, random: &mut Random) -> Option<u64> {
     let node = wallet(world, random);
-    world.executor.is_alive(node).then(|| world.executor.doom(node, random.below(40)))?;
+    world
+        .executor
+        .is_alive(node)
+        .then(|| world.executor.doom(node, random.below(40)))?;
     Some(100)
 }
 

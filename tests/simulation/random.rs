@@ -66,6 +66,11 @@ impl Random {
 #[test]
 fn the_same_seed_means_the_same_for_ever() {
     let mut random = Random::new(7);
-    let drawn = [random.next(), random.below(1_000), random.spread(1, 1_000), random.fork().next()];
+    let drawn = [
+        random.next(),
+        random.below(1_000),
+        random.spread(1, 1_000),
+        random.fork().next(),
+    ];
     assert_eq!(drawn, [7_191_089_600_892_374_487, 16, 810, 13_421_559_708_072_451_632]);
 }

@@ -44,7 +44,10 @@ impl RateBook {
         };
         let (source, target) = (&corridor.source_currency, &corridor.target_currency);
         if !self.was_published(source, target, &conversion.mid_rate) {
-            return Err((9, format!("{source}-{target} at {} was never published", conversion.mid_rate)));
+            return Err((
+                9,
+                format!("{source}-{target} at {} was never published", conversion.mid_rate),
+            ));
         }
         let table = self.tables.iter().find(|table| table.date.to_string() == origin.date);
         let Some(table) = table else {
@@ -72,17 +75,20 @@ impl RateBook {
     /// A breaker may hold one currency at an older day's value than the other.
     fn look_up(&self, source: &str, target: &str, mid: &str) -> bool {
         let mid = Exact::parse(mid);
-        let is = |a: &Table, b: &Table| mid == cross(value(a, source), value(b, target));
+        let is = |a: &Table, b: &Table| match (value(a, source), value(b, target)) {
+            (Some(from), Some(to)) => mid == cross(from, to),
+            _ => false,
+        };
         self.tables.iter().any(|table| is(table, table))
             || self.tables.iter().any(|a| self.tables.iter().any(|b| is(a, b)))
     }
 }
 
-/// Units for one euro, in millionths.
-fn value(table: &Table, currency: &str) -> u64 {
+/// Units for one euro, in millionths; none of a currency that nobody publishes.
+fn value(table: &Table, currency: &str) -> Option<u64> {
     match currencies().position(|code| code == currency) {
-        Some(index) => table.values[index],
-        None => 1_000_000,
+        Some(index) => Some(table.values[index]),
+        None => (currency == "EUR").then_some(1_000_000),
     }
 }
 

@@ -8,11 +8,7 @@ use causeway::{
 };
 use time::{Date, Duration as Days, OffsetDateTime};
 
-use crate::{
-    faults::Fault,
-    random::Random,
-    world::Shared,
-};
+use crate::{faults::Fault, random::Random, world::Shared};
 
 /// Units for one euro, in millionths, as they begin.
 const OPENING: [(&str, u64); 4] = [
@@ -67,7 +63,11 @@ impl Publication {
         }
         if jump {
             let index = inner.random.below(values.len() as u64) as usize;
-            values[index] = if inner.random.below(2) == 0 { values[index] * 3 / 2 } else { values[index] / 2 };
+            values[index] = if inner.random.below(2) == 0 {
+                values[index] * 3 / 2
+            } else {
+                values[index] / 2
+            };
         }
         // However often it jumps, it stays in sight of where it began.
         for (value, (_, opening)) in values.iter_mut().zip(OPENING) {
@@ -116,7 +116,9 @@ pub fn currencies() -> impl Iterator<Item = &'static str> {
 }
 
 pub fn date_of(ms: i64) -> Date {
-    OffsetDateTime::from_unix_timestamp(ms / 1_000).expect("within the calendar").date()
+    OffsetDateTime::from_unix_timestamp(ms / 1_000)
+        .expect("within the calendar")
+        .date()
 }
 
 /// The publication as one gateway reaches it.

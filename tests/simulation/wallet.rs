@@ -138,8 +138,13 @@ impl Request {
 pub fn minor(currency: &str, text: &str) -> u64 {
     let decimals = cast::decimals(currency) as usize;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    assert!(fraction.len() <= decimals, "{text} {currency} is not exact to the minor unit");
-    format!("{whole}{fraction:0<decimals$}").parse().unwrap_or_else(|_| panic!("{text:?} is no amount"))
+    assert!(
+        fraction.len() <= decimals,
+        "{text} {currency} is not exact to the minor unit"
+    );
+    format!("{whole}{fraction:0<decimals$}")
+        .parse()
+        .unwrap_or_else(|_| panic!("{text:?} is no amount"))
 }
 
 impl Wallet {
@@ -148,8 +153,19 @@ impl Wallet {
         for currency in NETWORKS[network.0].1 {
             let mut open = |name: String, balance: u64, closed| {
                 let balance = i128::from(balance);
-                books.accounts.insert((name, currency), Account { balance, held: 0, closed });
-                books.accounts.entry(("settlement".into(), currency)).or_default().balance -= balance;
+                books.accounts.insert(
+                    (name, currency),
+                    Account {
+                        balance,
+                        held: 0,
+                        closed,
+                    },
+                );
+                books
+                    .accounts
+                    .entry(("settlement".into(), currency))
+                    .or_default()
+                    .balance -= balance;
             };
             for n in 0..cast::RICH {
                 open(format!("rich-{n}"), cast::RICH_MINOR, false);
@@ -206,17 +222,29 @@ impl Wallet {
                 let money = request.money.clone().expect("a Prepare has an amount");
                 let code = books.judge(&money, now_ms > request.decide_by_ms);
                 let kept = Kept {
-                    state: if code.is_empty() { State::Prepared } else { State::Refused },
+                    state: if code.is_empty() {
+                        State::Prepared
+                    } else {
+                        State::Refused
+                    },
                     money: Some(money.clone()),
                     code,
                     hold_expire_ms: request.hold_expire_ms,
                     name,
                 };
-                let act = if code.is_empty() { Act::Prepared(money) } else { Act::Refused(code) };
+                let act = if code.is_empty() {
+                    Act::Prepared(money)
+                } else {
+                    Act::Refused(code)
+                };
                 books.step(key, kept, act)
             }
             (Command::Prepare, Some(kept)) => {
-                if kept.money.as_ref().is_some_and(|money| Some(money) != request.money.as_ref()) {
+                if kept
+                    .money
+                    .as_ref()
+                    .is_some_and(|money| Some(money) != request.money.as_ref())
+                {
                     return Err(Status::invalid_argument("other terms than before"));
                 }
                 kept
@@ -232,8 +260,12 @@ impl Wallet {
                 books.step(key, kept, Act::Tombstone)
             }
             (Command::Commit | Command::Inquire, None) => return Err(unknown_branch()),
-            (Command::Commit, Some(kept)) if kept.state == State::Prepared => books.settle(key, kept, State::Committed, false),
-            (Command::Abort, Some(kept)) if kept.state == State::Prepared => books.settle(key, kept, State::Aborted, false),
+            (Command::Commit, Some(kept)) if kept.state == State::Prepared => {
+                books.settle(key, kept, State::Committed, false)
+            }
+            (Command::Abort, Some(kept)) if kept.state == State::Prepared => {
+                books.settle(key, kept, State::Aborted, false)
+            }
             (Command::Commit | Command::Abort | Command::Inquire, Some(kept)) => kept,
         };
         Ok(answer.message(key.1))
@@ -283,7 +315,12 @@ impl Wallet {
     /// What only a rogue does, some time after it voted yes.
     fn break_word(&self, key: Key, fault: Fault) {
         let mut books = self.books();
-        let Some(kept) = books.branches.get(&key).filter(|kept| kept.state == State::Prepared).cloned() else {
+        let Some(kept) = books
+            .branches
+            .get(&key)
+            .filter(|kept| kept.state == State::Prepared)
+            .cloned()
+        else {
             return;
         };
         match fault {
@@ -301,7 +338,9 @@ impl Books {
         if late {
             return "TM01";
         }
-        let Some(currency) = known(&money.currency) else { return "AM03" };
+        let Some(currency) = known(&money.currency) else {
+            return "AM03";
+        };
         match self.accounts.get(&(money.account.clone(), currency)) {
             None => "AC03",
             Some(account) if account.closed => "AC04",
@@ -418,11 +457,19 @@ impl Kept {
 }
 
 fn known(currency: &str) -> Option<&'static str> {
-    NETWORKS.iter().flat_map(|(_, own)| own.iter()).find(|own| **own == currency).copied()
+    NETWORKS
+        .iter()
+        .flat_map(|(_, own)| own.iter())
+        .find(|own| **own == currency)
+        .copied()
 }
 
 fn unknown_branch() -> Status {
-    let details = ErrorDetails::with_error_info("BRANCH_UNKNOWN", "causeway", std::collections::HashMap::<String, String>::new());
+    let details = ErrorDetails::with_error_info(
+        "BRANCH_UNKNOWN",
+        "causeway",
+        std::collections::HashMap::<String, String>::new(),
+    );
     Status::with_error_details(Code::NotFound, "no trace of it", details)
 }
 
@@ -442,7 +489,10 @@ pub async fn serve(
     let result = wallet.carry_out(&request, payment, now_ms);
     // Even what only reads waits: it may have read what is not on disk yet.
     wallet.sync(&world).await;
-    if wallet.rogue && request.command == Command::Prepare && matches!(&result, Ok(branch) if branch.state() == State::Prepared) {
+    if wallet.rogue
+        && request.command == Command::Prepare
+        && matches!(&result, Ok(branch) if branch.state() == State::Prepared)
+    {
         tempt(&world, index, (payment, branch_name(&request.branch)));
     }
     if world.fires(Fault::WalletLate, || format!("{:?}", request.command)) {
@@ -454,7 +504,11 @@ pub async fn serve(
 
 /// A rogue may break its word some time after it has given it.
 fn tempt(world: &Shared, index: usize, key: Key) {
-    for fault in [Fault::WalletCommittedAlone, Fault::WalletAbortedAlone, Fault::WalletForgot] {
+    for fault in [
+        Fault::WalletCommittedAlone,
+        Fault::WalletAbortedAlone,
+        Fault::WalletForgot,
+    ] {
         if world.fires(fault, || format!("{key:?}")) {
             let own = Arc::clone(world);
             world.spawn(world.wallets[index].node, async move {
@@ -581,7 +635,9 @@ async fn ask_when_in_doubt(world: Shared, network: Network) {
 async fn ask(world: &Shared, network: Network, key: Key, name: &str) {
     let wallet = &world.wallets[network.0];
     let principal = cast::principal(network.0);
-    let message = pb::GetDecisionRequest { payment: name.to_owned() };
+    let message = pb::GetDecisionRequest {
+        payment: name.to_owned(),
+    };
     let gateway = world.executor.draw(world.gateways.len() as u64) as usize;
     let call = world.call(wallet.node, gateway, move |api| {
         Box::pin(async move { api.get_decision(request(&principal, message, None)).await })
@@ -600,7 +656,11 @@ async fn ask(world: &Shared, network: Network, key: Key, name: &str) {
     });
     {
         let mut books = wallet.books();
-        let prepared = books.branches.get(&key).filter(|kept| kept.state == State::Prepared).cloned();
+        let prepared = books
+            .branches
+            .get(&key)
+            .filter(|kept| kept.state == State::Prepared)
+            .cloned();
         match (decision, prepared) {
             (Decision::Commit, Some(kept)) => drop(books.settle(key, kept, State::Committed, false)),
             (Decision::Abort, Some(kept)) => drop(books.settle(key, kept, State::Aborted, false)),

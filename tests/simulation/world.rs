@@ -35,8 +35,8 @@ use tokio::sync::oneshot;
 use tonic::{Request, Status};
 
 use crate::{
-    cast::{self, NETWORKS, Timings},
     caller,
+    cast::{self, NETWORKS, Timings},
     disk::{Disk, Outside, Seen},
     executor::{Executor, NodeId},
     faults::{Fault, Rates},
@@ -180,8 +180,11 @@ impl Outside for DiskOutside {
                 let facts = Facts {
                     initiator: terms.initiator.to_string(),
                     request_id: terms.order.request_id.to_string(),
-                    partners: terms.branches.iter().map(|branch| branch.party.partner.to_string()).collect(),
-                    begin_ms: terms.begin_ms,
+                    partners: terms
+                        .branches
+                        .iter()
+                        .map(|branch| branch.party.partner.to_string())
+                        .collect(),
                     decide_by_ms: terms.decide_by_ms,
                     reason: reason.into(),
                     phase: transaction.phase.name(),
@@ -257,7 +260,11 @@ impl World {
         nemesis.stop().await;
         self.heal();
         // A caller that finds nobody comes again; here that would only be many refused connections.
-        while self.gateways.iter().any(|gateway| gateway.api.lock().unwrap().is_none()) {
+        while self
+            .gateways
+            .iter()
+            .any(|gateway| gateway.api.lock().unwrap().is_none())
+        {
             self.sleep_ms(200).await;
         }
         // Those who gave up without a definite answer come back now that all is well; this is the time in which
@@ -417,7 +424,9 @@ impl World {
         self.history().healed = true;
         self.links.lock().unwrap().blocked.clear();
         let nodes = self.gateways.iter().map(|gateway| gateway.node);
-        let nodes = nodes.chain(self.wallets.iter().map(|wallet| wallet.node)).chain(self.store);
+        let nodes = nodes
+            .chain(self.wallets.iter().map(|wallet| wallet.node))
+            .chain(self.store);
         for node in nodes.chain(self.offices.iter().copied()) {
             self.executor.resume(node);
             self.executor.set_clock_right(node);

@@ -2,7 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod contract;
+#[path = "../simulation/disk.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod disk;
+#[path = "../simulation/faults.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod faults;
 mod made;
+#[path = "../simulation/random.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod random;
+mod simulated;
 mod sqlite;
 
 use std::{path::Path, sync::Arc};
@@ -16,11 +26,17 @@ struct Kind {
     open: fn(&Path) -> Result<Arc<dyn Store>, StoreError>,
 }
 
-const KINDS: [Kind; 1] = [Kind {
-    name: "sqlite",
-    open: |folder| {
-        Ok(Arc::new(SqliteStore::open(SqliteOptions::new(
-            folder.join("store.sqlite"),
-        ))?))
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "sqlite",
+        open: |folder| {
+            Ok(Arc::new(SqliteStore::open(SqliteOptions::new(
+                folder.join("store.sqlite"),
+            ))?))
+        },
     },
-}];
+    Kind {
+        name: "simulated",
+        open: simulated::open,
+    },
+];
