@@ -177,3 +177,56 @@ fn what_is_not_pure_is_found() {
         1
     );
 }
+
+/// What drives payments takes its time, tasks and randomness from the runtime that it is handed (`src/runtime.rs`), or a
+/// simulation would not see what production does.
+const DRIVES: [&str; 4] = [
+    "src/coordinator",
+    "src/api",
+    "src/participant/grpc.rs",
+    "src/fx/cache.rs",
+];
+const OUTSIDE: [&str; 8] = [
+    "tokio::time",
+    "tokio::spawn",
+    "tokio::task",
+    "Instant",
+    "SystemTime",
+    "new_v4",
+    "thread_rng",
+    "std::thread",
+];
+
+/// Lines that ask somebody else than the runtime.
+fn askers(path: &str, text: &str) -> Vec<String> {
+    // Tests at the end of a file run on what they like.
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let asks = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        OUTSIDE.iter().any(|word| has_word(code, word))
+    };
+    let lines = code.lines().zip(1..).filter(|(line, _)| asks(line));
+    lines
+        .map(|(line, number)| format!("{path}:{number}: {}", line.trim()))
+        .collect()
+}
+
+#[test]
+fn what_drives_payments_asks_only_the_runtime() {
+    let drives = DRIVES.iter().flat_map(|path| match path.ends_with(".rs") {
+        true => vec![(*path).to_owned()],
+        false => files(path),
+    });
+    let drives: Vec<_> = drives.filter(|path| !path.ends_with("tests.rs")).collect();
+    assert!(drives.len() > 25, "{drives:?}");
+    let found: Vec<_> = drives.iter().flat_map(|path| askers(path, &read(path))).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for asker in [
+        "tokio::spawn(work);",
+        "let now = Instant::now();",
+        "use tokio::time::sleep;",
+    ] {
+        assert_eq!(askers("x.rs", asker).len(), 1, "{asker}");
+    }
+    assert!(askers("x.rs", "runtime.spawn(work); // not tokio::spawn").is_empty());
+}
