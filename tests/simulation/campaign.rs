@@ -347,8 +347,7 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
         let trace = || {
             let world = World::new(plan.clone());
             world.run();
-            let trace = world.history().trace();
-            trace
+            world.trace()
         };
         let (first, second) = (trace(), trace());
         assert!(first.lines().count() > 500, "a trace of something");

@@ -245,10 +245,15 @@ impl World {
         })
     }
 
-    /// Runs the world to its end. Answers the names of payments that had not ended when they had to.
+    /// Runs the world to its end.
     pub fn run(self: &Arc<Self>) {
         let world = Arc::clone(self);
         self.executor.run(NOWHERE, async move { world.phases().await });
+    }
+
+    /// All that was seen, as text.
+    pub fn trace(&self) -> String {
+        self.history().trace()
     }
 
     async fn phases(self: Arc<Self>) {

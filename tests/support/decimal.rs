@@ -164,7 +164,8 @@ fn the_check_of_conversions_sees_a_cent_and_the_last_digit() {
         remainder: "0".into(),
     };
     check_conversion(&good, "good");
-    let breaks: [(&str, fn(&mut Conversion)); 4] = [
+    type Break = fn(&mut Conversion);
+    let breaks: [(&str, Break); 4] = [
         ("receive", |c| {
             c.receive_amount.as_mut().expect("set").amount = "19.61".into()
         }),
