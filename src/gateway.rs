@@ -152,13 +152,13 @@ pub async fn serve(
     }
     core.close();
     let drain = async {
-        let (served, ()) = tokio::join!(&mut server, core.coordinator.drained());
+        let (served, ()) = tokio::join!(&mut server, core.drained());
         served
     };
     match tokio::time::timeout(config.timing.drain, drain).await {
         Ok(served) => served?,
         Err(_) => {
-            let left = core.coordinator.live_count();
+            let left = core.live_count();
             tracing::warn!(left, "the drain took too long; what is left goes on at the next start");
         }
     }
@@ -240,6 +240,11 @@ impl Core {
     pub fn close(&self) {
         self.coordinator.close();
         self.closing.cancel();
+    }
+
+    /// Waits until no payment is being driven. Bound it: what a partner does not answer waits for the next start.
+    pub async fn drained(&self) {
+        self.coordinator.drained().await;
     }
 
     /// What has to be done again and again, for as long as it is polled: it never ends.

@@ -113,7 +113,13 @@ impl Campaign {
                 }
             }
         }
-        for reason in ["REQUEST_ID_REUSED", "QUOTE_EXPIRED", "STORE_UNAVAILABLE", "RATE_STALE"] {
+        for reason in [
+            "REQUEST_ID_REUSED",
+            "QUOTE_EXPIRED",
+            "STORE_UNAVAILABLE",
+            "RATE_STALE",
+            "DRAINING",
+        ] {
             if !result.tally.refusals.contains_key(reason) {
                 missing.push(format!("nobody refused for {reason}"));
             }

@@ -30,6 +30,7 @@ faults! {
     PartitionedOneWay = "partition, one way";
     PartitionedBothWays = "partition, both ways";
     GatewayKilled = "gateway killed";
+    GatewayStopped = "gateway drained and stopped";
     GatewayPaused = "gateway paused";
     WalletKilled = "wallet network killed";
     WalletLostUnsynced = "wallet network lost what it had not synced";

@@ -21,8 +21,9 @@ pub struct Nemesis {
 type Strike = fn(&Shared, &mut Random) -> Option<u64>;
 
 /// What is done to whom. Each answers with how many milliseconds the next one waits at least.
-const STRIKES: [(Fault, Strike); 11] = [
+const STRIKES: [(Fault, Strike); 12] = [
     (Fault::GatewayKilled, kill_gateway),
+    (Fault::GatewayStopped, stop_gateway),
     (Fault::GatewayPaused, pause_gateway),
     (Fault::StoreKilled, kill_store),
     (Fault::WalletKilled, kill_wallet),
@@ -113,6 +114,16 @@ fn kill_gateway(world: &Shared, random: &mut Random) -> Option<u64> {
         .is_alive(node)
         .then(|| world.executor.doom(node, random.below(120)))?;
     Some(100)
+}
+
+/// As an operator does for a new version.
+fn stop_gateway(world: &Shared, random: &mut Random) -> Option<u64> {
+    let gateway = random.pick(&world.gateways);
+    if !world.executor.is_alive(gateway.node) {
+        return None;
+    }
+    gateway.stop.notify_waiters();
+    Some(2_000)
 }
 
 fn kill_store(world: &Shared, random: &mut Random) -> Option<u64> {

@@ -31,7 +31,7 @@ use causeway::{
 };
 use futures_util::future::abortable;
 use prost::bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tonic::{Request, Status};
 
 use crate::{
@@ -113,6 +113,8 @@ pub struct World {
 pub struct Gateway {
     pub node: NodeId,
     api: Mutex<Option<Api>>,
+    /// Asks it to stop.
+    pub stop: Notify,
 }
 
 /// The world itself: it carries messages and kills processes, and is never killed.
@@ -214,6 +216,7 @@ impl World {
             .map(|index| Gateway {
                 node: executor.add_node(format!("gateway-{index}")),
                 api: Mutex::default(),
+                stop: Notify::new(),
             })
             .collect();
         let wallets = (0..NETWORKS.len())
@@ -419,6 +422,15 @@ impl World {
                 biased;
                 _ = core.failed() => {}
                 () = core.housekeeping() => {}
+                () = self.gateways[index].stop.notified() => {
+                    core.close();
+                    let drain_us = self.config.timing.drain.as_micros() as u64;
+                    tokio::select! {
+                        biased;
+                        () = core.drained() => {}
+                        () = self.executor.sleep_us(drain_us) => {}
+                    }
+                }
             }
         }
         self.executor.kill(node);
