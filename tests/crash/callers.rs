@@ -198,7 +198,9 @@ impl Caller {
             }
             kills = Some(self.desk.history.kills());
             let patience = self.patience();
-            let answer = self.desk.create(slip, Question::Create, patience, None).await;
+            // With a deadline the gateway decides in time for it; without one it takes its own.
+            let deadline = self.dice.one_in(2).then_some(patience);
+            let answer = self.desk.create(slip, Question::Create, patience, deadline).await;
             if is_definite(&answer) {
                 return;
             }
@@ -316,6 +318,10 @@ impl Caller {
                 ..Payment::default()
             })),
             request_id: key.request_id.clone(),
+            answer_at: self
+                .dice
+                .pick(&[AnswerAt::End, AnswerAt::End, AnswerAt::Decision])
+                .into(),
             ..CreatePaymentRequest::default()
         };
         self.desk.history.order(&key, &request, quoted);

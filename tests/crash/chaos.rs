@@ -51,6 +51,13 @@ impl Stage {
     }
 }
 
+/// Every point; those around the decision to commit more often, for what is told there must be so.
+fn points() -> Vec<HaltPoint> {
+    let mut points = HaltPoint::ALL.to_vec();
+    points.extend([HaltPoint::BeforeCommitDecided, HaltPoint::AfterCommitDecided]);
+    points
+}
+
 /// What this run of a process is there for.
 enum Listening {
     Gateway,
@@ -74,13 +81,16 @@ pub struct GatewayActor {
     stage: Stage,
     dice: Dice,
     points: Deck<HaltPoint>,
+    /// How one that runs without a point ends: killed, but for one that is asked to stop.
+    drains: Deck<bool>,
 }
 
 impl GatewayActor {
     pub fn new(stage: Stage) -> Self {
         Self {
             dice: Dice::of(stage.seed, "gateway"),
-            points: Deck::new(&HaltPoint::ALL),
+            points: Deck::new(&points()),
+            drains: Deck::new(&[false, false, false, false, false, true]),
             stage,
         }
     }
@@ -88,16 +98,25 @@ impl GatewayActor {
     /// Until the time is up; answers with a gateway that is alive and well.
     pub async fn run(mut self) -> Process {
         while !self.stage.is_over() {
-            match self.dice.below(20) {
-                0..=1 => self.dies_starting().await,
-                2..=9 => self.dies_at_a_point().await,
-                _ => self.dies_anywhere().await,
-            }
-            // Most successors start at once.
-            match self.dice.below(15) {
-                0 => self.dice.pause(2_500..4_500).await,
-                1..=4 => self.dice.pause(50..1_000).await,
-                _ => {}
+            // Most successors start at once; some come when the time to decide is over.
+            let long_away = match self.dice.below(20) {
+                0..=1 => {
+                    self.dies_starting().await;
+                    10
+                }
+                2..=9 => {
+                    self.dies_at_a_point().await;
+                    2
+                }
+                _ => {
+                    self.dies_anywhere().await;
+                    10
+                }
+            };
+            if self.dice.one_in(long_away) {
+                self.dice.pause(800..3_500).await;
+            } else if self.dice.one_in(3) {
+                self.dice.pause(50..800).await;
             }
         }
         let process = self.start(&[]).await;
@@ -146,7 +165,7 @@ impl GatewayActor {
             self.stage.history.event("gateway: thawed");
             self.dice.pause(50..900).await;
         }
-        if self.dice.one_in(8) {
+        if self.drains.draw(&mut self.dice) {
             self.stage.history.event("gateway: asked to stop");
             let status = block_in_place(|| process.terminate());
             assert_eq!(status.code(), Some(0), "a stop is no failure");

@@ -24,13 +24,14 @@ use crate::{
     cluster::Cluster,
     evidence::{Books, Change, Evidence, Opening, Question, Watch},
     history::{History, is_definite},
-    process::BOUND,
     watchers::{nothing_is_held, replay_all, replay_some},
 };
 
 /// Within so long after the last fault every payment must have ended and every hold be gone. What is left over then is in
 /// doubt. A partner asks about a hold 4, 8 and 38 s after it expired if nobody tells it first.
 pub const HEALS_WITHIN: Duration = Duration::from_secs(90);
+/// Every order is asked for once more within so long, or is left as it is.
+const ASKS_WITHIN: Duration = Duration::from_secs(180);
 /// Questions at once.
 const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,8 +57,9 @@ pub async fn heal(cluster: &Cluster, since: Instant) {
     }
 }
 
-/// Asks once more for every order, with the same body; again and again for those that got no definite answer so far.
+/// Asks once more for every order, with the same body, until the answer is definite.
 pub async fn ask_for_all(cluster: &Cluster, history: &Arc<History>) {
+    let until = Instant::now() + ASKS_WITHIN;
     let desks: Vec<_> = CAST
         .iter()
         .map(|cast| (cast.name, Desk::new(cluster.as_partner(cast.name), Arc::clone(history))))
@@ -72,9 +74,8 @@ pub async fn ask_for_all(cluster: &Cluster, history: &Arc<History>) {
                 key: order.key,
                 request: order.request,
             };
-            let until = Instant::now() + BOUND;
             // One that never got there begins now, and ends like any other.
-            while !is_definite(&desk.create(&slip, Question::Replay, PATIENCE, None).await) && Instant::now() < until {
+            while Instant::now() < until && !is_definite(&desk.create(&slip, Question::Replay, PATIENCE, None).await) {
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -87,9 +88,9 @@ pub async fn gather(cluster: &Cluster, history: &History, watching: Vec<Watching
     let operator = cluster.as_operator();
     let payments = list(&operator, "").await.expect("all is well");
     let feed = replay_all(&operator).await;
-    let mut watches = Vec::new();
-    for Watching { who, in_all, seen } in watching {
-        let replay = if who == OPERATOR {
+    let mut replays = Vec::new();
+    for Watching { who, in_all, .. } in &watching {
+        let replay = if *who == OPERATOR {
             feed.clone()
         } else {
             let wanted = payments.iter().filter(|payment| takes_part(payment, who)).count();
@@ -98,6 +99,10 @@ pub async fn gather(cluster: &Cluster, history: &History, watching: Vec<Watching
             replay_some(&client, wanted * 3).await
         };
         in_all.send_replace(Some(replay.len()));
+        replays.push(replay);
+    }
+    let mut watches = Vec::new();
+    for (Watching { who, seen, .. }, replay) in watching.into_iter().zip(replays) {
         let live = seen.await.expect("the watcher does not panic");
         watches.push(Watch { who, live, replay });
     }

@@ -132,8 +132,15 @@ impl History {
             .map(|(state, _)| *state)
     }
 
+    /// A hold that should not be there; written down the first time.
     pub fn hangs(&self, sighting: Sighting) {
-        self.hanging.lock().unwrap().push(sighting);
+        let mut hanging = self.hanging.lock().unwrap();
+        let same = |known: &&Sighting| {
+            (known.network, &known.payment, &known.branch) == (sighting.network, &sighting.payment, &sighting.branch)
+        };
+        if hanging.iter().find(same).is_none() {
+            hanging.push(sighting);
+        }
     }
 
     pub fn orders(&self) -> Vec<Order> {

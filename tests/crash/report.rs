@@ -9,7 +9,7 @@ use causeway::{
 
 use crate::{
     auditor::{Class, Verdict},
-    evidence::{Answer, Evidence, Order},
+    evidence::{Answer, Change, Evidence, Order},
     history::{History, read},
     proxy::{Kind, Link},
 };
@@ -70,7 +70,8 @@ impl Tally {
         ];
         for kind in Kind::ALL {
             let times = links.iter().map(|link| link.fired(kind)).sum();
-            rows.push(row(&format!("network: {kind:?}"), times, 6));
+            let least_a_minute = if kind == Kind::Late { 2 } else { 8 };
+            rows.push(row(&format!("network: {kind:?}"), times, least_a_minute));
         }
         let halted = history.halted.lock().unwrap().clone();
         let missed = HaltPoint::ALL.into_iter().filter(|point| !halted.contains_key(point));
@@ -202,12 +203,15 @@ fn tell_one(subject: &str, evidence: &Evidence, history: &History) -> String {
     for (at_ms, line) in lines {
         writeln!(text, "  {at_ms}  {line}").unwrap();
     }
-    let changes = evidence.watches.iter().flat_map(|watch| &watch.replay);
-    let path: Vec<_> = changes
-        .filter(|change| change.payment == subject)
-        .map(|change| change.state)
-        .collect();
-    writeln!(text, "  the feeds show: {path:?}\n  the gateway's record: {payment:?}").unwrap();
+    for watch in &evidence.watches {
+        let path = |changes: &[Change]| -> Vec<State> {
+            let of_payment = changes.iter().filter(|change| change.payment == subject);
+            of_payment.map(|change| change.state).collect()
+        };
+        let (live, replay) = (path(&watch.live), path(&watch.replay));
+        writeln!(text, "  {}'s watcher saw {live:?}, the feed has {replay:?}", watch.who).unwrap();
+    }
+    writeln!(text, "  the gateway's record: {payment:?}").unwrap();
     text
 }
 
