@@ -400,6 +400,11 @@ pub async fn weather(stage: Stage, link: Link) {
             Kind::Blackhole | Kind::OneWay if dice.one_in(5) => dice.pause(3_000..6_000).await,
             _ => dice.pause(100..2_400).await,
         }
+        if kind == Kind::Late {
+            let percent = dice.within(20..101) as usize;
+            link.trickle_old(percent, Duration::from_millis(dice.within(10..150)));
+            dice.pause(500..1_500).await;
+        }
         // Some holes swallow their connections.
         if matches!(kind, Kind::Blackhole | Kind::OneWay) && dice.one_in(3) {
             link.cut();

@@ -44,7 +44,8 @@ pub enum Kind {
     Delay,
     /// A few bytes at a time.
     Drip,
-    /// The client's end breaks; what it had sent arrives later all the same, after what it sends anew.
+    /// The client's end breaks; some of what it had sent arrives later all the same, piece by piece, after what it sends
+    /// anew. The rest is lost.
     Late,
 }
 
@@ -85,7 +86,15 @@ pub enum Way {
 enum Effect {
     Hold,
     Delay(Duration),
-    Drip { bytes: usize, pause: Duration },
+    Drip {
+        bytes: usize,
+        pause: Duration,
+    },
+    /// What was held is delivered piece by piece, so much of it; then it is over.
+    Trickle {
+        percent: usize,
+        pause: Duration,
+    },
 }
 
 /// What is wrong with a link at the moment.
@@ -185,6 +194,12 @@ impl Link {
     pub fn hold_old(&self) {
         let next = self.shared.next.load(Ordering::Relaxed);
         self.set(Kind::Late, Effect::Hold, Some(Way::Up), next);
+    }
+
+    /// Delivers so much of what [`Link::hold_old`] holds, piece by piece. Connections made since are well.
+    pub fn trickle_old(&self, percent: usize, pause: Duration) {
+        let next = self.shared.fault.borrow().map_or(0, |fault| fault.connections_below);
+        self.set(Kind::Late, Effect::Trickle { percent, pause }, Some(Way::Up), next);
     }
 
     pub fn delay(&self, delay: Duration) {
@@ -325,17 +340,21 @@ impl Delivery<'_> {
 
     async fn deliver_all(&mut self, queued: &mut mpsc::Receiver<Vec<u8>>, to: &mut OwnedWriteHalf) -> io::Result<()> {
         while let Some(chunk) = queued.recv().await {
-            self.deliver(&chunk, to).await?;
+            if let Some((percent, pause)) = self.deliver(&chunk, to).await? {
+                return trickle(chunk, queued, to, percent, pause).await;
+            }
         }
         Ok(())
     }
 
-    async fn deliver(&mut self, chunk: &[u8], to: &mut OwnedWriteHalf) -> io::Result<()> {
+    /// Delivers a piece as the fault of the moment lets it; or answers that it, and all behind it, is to trickle.
+    async fn deliver(&mut self, chunk: &[u8], to: &mut OwnedWriteHalf) -> io::Result<Option<(usize, Duration)>> {
         let mut counted = None;
         let mut rest = chunk;
         while !rest.is_empty() {
             let Some(fault) = self.current() else {
-                return to.write_all(rest).await;
+                to.write_all(rest).await?;
+                break;
             };
             if counted != Some(fault.kind) {
                 self.shared.count(fault.kind);
@@ -346,12 +365,19 @@ impl Delivery<'_> {
                     self.held = true;
                     // Gone with the link, at the end of all.
                     if self.fault.changed().await.is_err() {
-                        return Ok(());
+                        break;
                     }
+                }
+                // Only what was held before.
+                Effect::Trickle { percent, pause } if self.held => return Ok(Some((percent, pause))),
+                Effect::Trickle { .. } => {
+                    to.write_all(rest).await?;
+                    break;
                 }
                 Effect::Delay(delay) => {
                     tokio::time::sleep(delay).await;
-                    return to.write_all(rest).await;
+                    to.write_all(rest).await?;
+                    break;
                 }
                 Effect::Drip { bytes, pause } => {
                     let (now, later) = rest.split_at(bytes.min(rest.len()));
@@ -361,13 +387,32 @@ impl Delivery<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn current(&mut self) -> Option<Fault> {
         let fault = *self.fault.borrow_and_update();
         fault.filter(|fault| fault.way.is_none_or(|way| way == self.way) && self.number < fault.connections_below)
     }
+}
+
+/// Delivers so much of what is held, and forgets the rest.
+async fn trickle(
+    first: Vec<u8>,
+    queued: &mut mpsc::Receiver<Vec<u8>>,
+    to: &mut OwnedWriteHalf,
+    percent: usize,
+    pause: Duration,
+) -> io::Result<()> {
+    let pieces = ((queued.len() + 1) * percent).div_ceil(100);
+    let mut next = Some(first);
+    for _ in 0..pieces {
+        let Some(chunk) = next else { break };
+        to.write_all(&chunk).await?;
+        tokio::time::sleep(pause).await;
+        next = queued.try_recv().ok();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -415,7 +460,7 @@ mod tests {
         new.write_all(b"newer").await.unwrap();
         let (mut new_server, _) = within(server.accept()).await.unwrap();
         assert_eq!(says(&mut new_server).await, b"newer");
-        link.clear();
+        link.trickle_old(100, Duration::from_millis(1));
         assert_eq!(says(&mut old_server).await, b"later");
     }
 

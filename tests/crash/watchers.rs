@@ -8,7 +8,7 @@ use std::{
 
 use causeway::pb::{
     gateway::v1::{WatchPaymentsRequest, WatchPaymentsResponse, payment_service_client::PaymentServiceClient},
-    mock::v1 as mock,
+    mock::v1::{self as mock, mock_service_client::MockServiceClient},
 };
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -115,10 +115,17 @@ async fn open(client: &Client, token: &str) -> Result<Streaming<WatchPaymentsRes
 /// that nobody will ever decide.
 pub async fn inspect(cluster: Arc<Cluster>, history: Arc<History>, network: &'static str, stop: CancellationToken) {
     let mut dice = Dice::of(0, "inspector");
+    let mut open = None;
     while !stop.is_cancelled() {
-        dice.pause(40..160).await;
+        dice.pause(10..60).await;
+        // The same connection for as long as it is the same process.
+        let address = cluster.place(network).upstream.get();
+        if open.as_ref().map(|(known, _)| *known) != address {
+            open = address.and_then(|address| Some((address, cluster.control(network)?)));
+        }
+        let Some((_, control)) = &open else { continue };
         let asked_ms = now_ms();
-        for hold in held(&cluster, network).await.unwrap_or_default() {
+        for hold in held_at(control.clone()).await.unwrap_or_default() {
             if let Some(told) = history.ended_by(&hold.payment, asked_ms) {
                 history.hangs(Sighting {
                     network,
@@ -135,7 +142,10 @@ pub async fn inspect(cluster: Arc<Cluster>, history: Arc<History>, network: &'st
 
 /// The holds that wait for a decision; none if the network does not answer.
 pub async fn held(cluster: &Cluster, network: &str) -> Option<Vec<mock::Hold>> {
-    let mut control = cluster.control(network)?;
+    held_at(cluster.control(network)?).await
+}
+
+async fn held_at(mut control: MockServiceClient<Channel>) -> Option<Vec<mock::Hold>> {
     let request = mock::ListHoldsRequest {
         state: "prepared".into(),
         payment: String::new(),
