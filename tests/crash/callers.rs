@@ -342,9 +342,9 @@ impl Caller {
         } else {
             &["poor", "gone", "nobody"]
         };
-        match self.dice.below(10) {
+        match self.dice.below(8) {
             0 => self.dice.pick(rest),
-            1..=5 => one,
+            1..=4 => one,
             _ => other,
         }
     }

@@ -370,7 +370,9 @@ pub async fn weather(stage: Stage, link: Link) {
     let mut dice = Dice::of(stage.seed, link.name);
     // Commands that come late are what aborts have to be remembered for.
     let mut all = Kind::ALL.to_vec();
-    all.extend(link.carries_commands().then_some(Kind::Late));
+    if link.carries_commands() {
+        all.extend([Kind::Late; 4]);
+    }
     let mut kinds = Deck::new(&all);
     loop {
         dice.pause(600..4_500).await;
