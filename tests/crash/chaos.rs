@@ -211,7 +211,6 @@ impl GatewayActor {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         assert_eq!(status.code(), Some(1), "a refusal is a failure");
-        // Its last words may still be on their way.
         block_in_place(|| rival.wait_for(REFUSED_BY_LOCK));
         count(&self.stage.history.counts.rivals_refused);
         self.stage

@@ -22,7 +22,14 @@ pub const BOUND: Duration = Duration::from_secs(60);
 pub struct Process {
     name: String,
     child: Child,
-    said: Arc<(Mutex<Vec<String>>, Condvar)>,
+    said: Arc<(Mutex<Said>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    /// How many of its two streams may still bring something; a process that has ended may not have been heard out.
+    open: usize,
 }
 
 impl Process {
@@ -34,18 +41,21 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        let said: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
+        let said: Arc<(Mutex<Said>, Condvar)> = Arc::default();
         let streams: [Box<dyn std::io::Read + Send>; 2] = [
             Box::new(child.stdout.take().unwrap()),
             Box::new(child.stderr.take().unwrap()),
         ];
+        said.0.lock().unwrap().open = streams.len();
         for stream in streams {
             let said = Arc::clone(&said);
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    said.0.lock().unwrap().push(line);
+                    said.0.lock().unwrap().lines.push(line);
                     said.1.notify_all();
                 }
+                said.0.lock().unwrap().open -= 1;
+                said.1.notify_all();
             });
         }
         Self {
@@ -63,37 +73,31 @@ impl Process {
     /// All lines so far that contain the text.
     pub fn lines(&self, text: &str) -> Vec<String> {
         let said = self.said.0.lock().unwrap();
-        said.iter().filter(|line| line.contains(text)).cloned().collect()
+        let lines = said.lines.iter().filter(|line| line.contains(text));
+        lines.cloned().collect()
     }
 
     /// Waits for a line that contains the text.
     pub fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + BOUND;
-        let (lines, changed) = &*self.said;
-        let mut lines = lines.lock().unwrap();
+        let (said, changed) = &*self.said;
+        let mut said = said.lock().unwrap();
         loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+            if let Some(line) = said.lines.iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "{} never said {text:?}, but:\n{}",
-                self.name,
-                lines.join("\n")
-            );
-            lines = changed
-                .wait_timeout(lines, left.min(Duration::from_millis(200)))
-                .unwrap()
-                .0;
-            if let Ok(Some(status)) = self.child.try_wait() {
-                assert!(
-                    lines.iter().any(|line| line.contains(text)),
-                    "{} ended with {status} and never said {text:?}, but:\n{}",
-                    self.name,
-                    lines.join("\n")
-                );
-            }
+            let why = match self.child.try_wait() {
+                Ok(Some(status)) if said.open == 0 => format!("ended with {status} and"),
+                _ if Instant::now() >= until => format!("within {BOUND:?}"),
+                _ => {
+                    said = changed.wait_timeout(said, Duration::from_millis(200)).unwrap().0;
+                    continue;
+                }
+            };
+            let all = said.lines.join("\n");
+            // Its readers go on.
+            drop(said);
+            panic!("{} {why} never said {text:?}, but:\n{all}", self.name);
         }
     }
 
