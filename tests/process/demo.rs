@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::world::{BINARY, beside_others};
+use crate::{process::BINARY, world::beside_others};
 
 fn demo(arguments: &[&str]) -> (Output, Duration) {
     let _machine = beside_others();

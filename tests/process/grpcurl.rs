@@ -2,7 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use crate::world::{APPLE, BINARY, GATEWAY, QUICK, World, beside_others};
+use crate::{
+    process::BINARY,
+    world::{APPLE, GATEWAY, QUICK, World, beside_others},
+};
 
 /// Whether grpcurl is there. `CAUSEWAY_REQUIRE_TOOLS` forbids that it is not.
 fn installed() -> bool {

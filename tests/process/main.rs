@@ -10,5 +10,7 @@ mod grpcurl;
 mod load;
 #[path = "../support/ports.rs"]
 mod ports;
+#[path = "../support/process.rs"]
+mod process;
 mod restart;
 mod world;

@@ -284,7 +284,7 @@ async fn a_stop_drains_and_a_second_gateway_on_the_same_file_is_refused() {
     let text = std::fs::read_to_string(&config).unwrap();
     let own_port = text.lines().next().unwrap().to_owned();
     std::fs::write(&config, text.replace(&own_port, "listen = \"127.0.0.1:0\"")).unwrap();
-    let mut second = crate::world::Process::start("second gateway", &arguments);
+    let mut second = crate::process::Process::start("second gateway", &arguments);
     tokio::task::block_in_place(|| second.wait_for("another process is using this store"));
     assert_eq!(second.wait().code(), Some(1));
 

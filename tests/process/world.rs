@@ -5,11 +5,9 @@ use std::{
     fmt::Write as _,
     fs,
     future::Future,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -28,11 +26,10 @@ use causeway::{
 use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
 
-use crate::ports::free_port;
-
-pub const BINARY: &str = env!("CARGO_BIN_EXE_causeway");
-/// How long anything may take that has to happen. A machine under load is slow; a test that waits this long has failed.
-pub const BOUND: Duration = Duration::from_secs(60);
+use crate::{
+    ports::free_port,
+    process::{BOUND, Process},
+};
 
 /// Timings that make a test quick. A test appends its own. Only recovery's timer is slow: what a restarted gateway takes up,
 /// it has to take up at once.
@@ -57,121 +54,6 @@ pub fn beside_others() -> RwLockReadGuard<'static, ()> {
 /// For tests that measure.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A process and what it has said.
-pub struct Process {
-    name: String,
-    child: Child,
-    said: Arc<(Mutex<Vec<String>>, Condvar)>,
-}
-
-impl Process {
-    pub fn start(name: &str, arguments: &[String]) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        let said: Arc<(Mutex<Vec<String>>, Condvar)> = Arc::default();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().unwrap()),
-            Box::new(child.stderr.take().unwrap()),
-        ];
-        for stream in streams {
-            let said = Arc::clone(&said);
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    said.0.lock().unwrap().push(line);
-                    said.1.notify_all();
-                }
-            });
-        }
-        Self {
-            name: name.into(),
-            child,
-            said,
-        }
-    }
-
-    /// Waits for a line that contains the text.
-    pub fn wait_for(&mut self, text: &str) -> String {
-        let until = Instant::now() + BOUND;
-        let (lines, changed) = &*self.said;
-        let mut lines = lines.lock().unwrap();
-        loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "{} never said {text:?}, but:\n{}",
-                self.name,
-                lines.join("\n")
-            );
-            lines = changed
-                .wait_timeout(lines, left.min(Duration::from_millis(200)))
-                .unwrap()
-                .0;
-            if let Ok(Some(status)) = self.child.try_wait() {
-                assert!(
-                    lines.iter().any(|line| line.contains(text)),
-                    "{} ended with {status} and never said {text:?}, but:\n{}",
-                    self.name,
-                    lines.join("\n")
-                );
-            }
-        }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// SIGKILL: no process can do anything about it.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and how it ended.
-    pub fn terminate(&mut self) -> std::process::ExitStatus {
-        let id = rustix::process::Pid::from_raw(self.id() as i32).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        self.wait()
-    }
-
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let until = Instant::now() + BOUND;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < until, "{} does not end", self.name);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Resident memory in bytes, and its peak (Linux).
-    pub fn memory_bytes(&self) -> (u64, u64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
-        };
-        (field("VmRSS:"), field("VmHWM:"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Whatever the test came to, nothing stays behind.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Everything that a payment needs.

@@ -11,7 +11,7 @@ use causeway::pb::gateway::v1 as pb;
 use crate::{
     caller::{decimal, partner},
     cast::NETWORKS,
-    decimal::examine_conversion,
+    decimal::conversion_problem,
     history::{Act, Command, Event, Facts, History, How, Money, Network, Order, Payment, Request},
     rates::RateBook,
     wallet::minor,
@@ -241,7 +241,9 @@ impl Auditor<'_> {
         let Some(conversion) = &quote.conversion else {
             return broken(8, "a quote without amounts");
         };
-        examine_conversion(conversion).map_err(|problem| (8, format!("{}: {problem}", quote.name)))?;
+        if let Some(problem) = conversion_problem(conversion) {
+            return broken(8, format!("{}: {problem}", quote.name));
+        }
         self.rates
             .check(at_us, quote.corridor.as_ref(), conversion, quote.rate_origin.as_ref())?;
         self.quotes.insert(quote.name.clone(), quote.clone());
@@ -616,7 +618,9 @@ impl Auditor<'_> {
         let Some(conversion) = &message.conversion else {
             return broken(8, "a payment without amounts");
         };
-        examine_conversion(conversion).map_err(|problem| (8, problem.to_owned()))?;
+        if let Some(problem) = conversion_problem(conversion) {
+            return broken(8, problem);
+        }
         if let Some(pb::payment::Pricing::Quote(name)) = &message.pricing {
             let Some(quote) = self.quotes.get(name) else {
                 return broken(9, format!("nobody was quoted {name}"));

@@ -108,16 +108,16 @@ impl fmt::Debug for Exact {
     }
 }
 
-/// Panics unless the conversion is exact to the last digit and what its one rounding left is as small as it can be:
-/// below one minor unit of the target, or below what one minor unit of the source buys.
+/// Panics unless the conversion is right; see [`conversion_problem`].
 pub fn check_conversion(conversion: &Conversion, what: &str) {
-    if let Err(problem) = examine_conversion(conversion) {
+    if let Some(problem) = conversion_problem(conversion) {
         panic!("{what}: {problem}: {conversion:?}");
     }
 }
 
-/// The same, answered: what is wrong with the conversion.
-pub fn examine_conversion(conversion: &Conversion) -> Result<(), &'static str> {
+/// What is wrong with a conversion, unless it is exact to the last digit and what its one rounding left is as small as it
+/// can be: below one minor unit of the target, or below what one minor unit of the source buys.
+pub fn conversion_problem(conversion: &Conversion) -> Option<&'static str> {
     let money = |money: &Option<causeway::pb::money::v1::Money>| money.clone().expect("an amount").amount;
     let (send, receive, fee) = (
         money(&conversion.send_amount),
@@ -127,23 +127,23 @@ pub fn examine_conversion(conversion: &Conversion) -> Result<(), &'static str> {
     let one = Exact::parse("1");
     let (rate, remainder) = (Exact::parse(&conversion.rate), Exact::parse(&conversion.remainder));
     let converted = Exact::parse(&send).minus(Exact::parse(&fee)).times(rate);
-    if converted != Exact::parse(&receive).plus(remainder) {
-        return Err("(send - fee) x rate = receive + remainder");
-    }
-    if remainder.is_negative() {
-        return Err("the remainder is not negative");
-    }
     let (target_unit, source_unit) = (Exact::last_place(&receive), Exact::last_place(&send).times(rate));
-    if !(remainder < target_unit || remainder < source_unit) {
-        return Err("more than one rounding left");
-    }
     let rate_expected = Exact::parse(&conversion.mid_rate)
         .times(one.minus(Exact::parse(&conversion.margin)))
         .cut(12);
-    match rate == rate_expected {
-        true => Ok(()),
-        false => Err("rate = mid x (1 - margin)"),
-    }
+    let rules = [
+        (
+            converted == Exact::parse(&receive).plus(remainder),
+            "not (send - fee) x rate = receive + remainder",
+        ),
+        (!remainder.is_negative(), "the remainder is negative"),
+        (
+            remainder < target_unit || remainder < source_unit,
+            "more than one rounding left",
+        ),
+        (rate == rate_expected, "not rate = mid x (1 - margin)"),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
 }
 
 #[test]
@@ -163,25 +163,23 @@ fn the_check_of_conversions_sees_a_cent_and_the_last_digit() {
         rate: "2".into(),
         remainder: "0".into(),
     };
-    check_conversion(&good, "good");
+    assert_eq!(conversion_problem(&good), None);
     type Break = fn(&mut Conversion);
     let breaks: [(&str, Break); 4] = [
-        ("receive", |c| {
+        ("receive + remainder", |c| {
             c.receive_amount.as_mut().expect("set").amount = "19.61".into()
         }),
-        ("remainder", |c| c.remainder = "0.000000001".into()),
-        ("both", |c| {
+        ("receive + remainder", |c| c.remainder = "0.000000001".into()),
+        ("more than one rounding", |c| {
             c.receive_amount.as_mut().expect("set").amount = "19.50".into();
             c.remainder = "0.1".into();
         }),
-        ("rate", |c| c.mid_rate = "2.6".into()),
+        ("mid x (1 - margin)", |c| c.mid_rate = "2.6".into()),
     ];
-    for (what, change) in breaks {
+    for (says, change) in breaks {
         let mut bad = good.clone();
         change(&mut bad);
-        assert!(
-            std::panic::catch_unwind(|| check_conversion(&bad, what)).is_err(),
-            "{what}"
-        );
+        let problem = conversion_problem(&bad).expect("a problem");
+        assert!(problem.contains(says), "{says}: {problem}");
     }
 }
