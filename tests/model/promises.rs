@@ -42,7 +42,10 @@ pub const ALWAYS: [(&str, Test); 12] = [
     ("5: no wallet moves twice", moves_once),
     ("6: what has ended holds nothing and never will", ended_everywhere),
     ("7: an outcome is what a participant said", outcomes_are_said),
-    ("9: no Prepare is sent after the time to decide", no_late_prepare),
+    (
+        "9: after the time to decide nobody is asked to hold, and commit is not decided",
+        nothing_late,
+    ),
     ("no assertion of the core's own fails", possible),
     ("a broken word is never silent, and nobody else is blamed", never_silent),
 ];
@@ -319,8 +322,8 @@ fn outcomes_are_said(model: &Payment, world: &World) -> bool {
     }
 }
 
-fn no_late_prepare(_: &Payment, world: &World) -> bool {
-    world.wrong != Some(Wrong::LatePrepare)
+fn nothing_late(_: &Payment, world: &World) -> bool {
+    world.wrong != Some(Wrong::Late)
 }
 
 fn possible(_: &Payment, world: &World) -> bool {

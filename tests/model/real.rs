@@ -53,8 +53,8 @@ pub struct Step {
     pub renewed: [bool; BRANCHES_MAX],
     /// An assertion of the core's own did not hold.
     pub impossible: bool,
-    /// A Prepare is sent after the time to decide.
-    pub late_prepare: bool,
+    /// A Prepare is sent, or commit is decided, after the time to decide.
+    pub too_late: bool,
 }
 
 /// A command to send.
@@ -222,7 +222,7 @@ impl Real {
                 effects: [None; EFFECTS_MAX],
                 renewed: [false; BRANCHES_MAX],
                 impossible: true,
-                late_prepare: false,
+                too_late: false,
             },
         }
     }
@@ -350,9 +350,11 @@ pub fn fold_up_step(before: &State, step: &protocol::Step, first: &State, after:
         });
     }
     assert!(step.effects.len() <= EFFECTS_MAX, "{:?}", step.effects);
-    let durable = |record: &&Record| record.event.durability() > Durability::Volatile;
+    let kept = |record: &&Record| record.event.durability() > Durability::Volatile;
+    let durable = Records::of(step.records.iter().filter(kept).map(|record| entry(&record.event)));
+    let asks_to_hold = effects.iter().flatten().any(|send| send.command == Command::Prepare);
     Step {
-        durable: Records::of(step.records.iter().filter(durable).map(|record| entry(&record.event))),
+        durable,
         forced: step
             .records
             .iter()
@@ -362,7 +364,7 @@ pub fn fold_up_step(before: &State, step: &protocol::Step, first: &State, after:
         effects,
         renewed,
         impossible: false,
-        late_prepare: late && effects.iter().flatten().any(|send| send.command == Command::Prepare),
+        too_late: late && (asks_to_hold || durable.commits() == Some(true)),
     }
 }
 

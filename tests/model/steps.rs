@@ -429,8 +429,8 @@ impl Rules {
         let step = self.real.step(memory.core, input, late);
         if step.impossible {
             world.wrong = Some(Wrong::Impossible);
-        } else if step.late_prepare {
-            world.wrong = Some(Wrong::LatePrepare);
+        } else if step.too_late {
+            world.wrong = Some(Wrong::Late);
         } else if step.durable.is_empty() {
             self.advance(world, gateway, memory, &step);
         } else {

@@ -41,8 +41,8 @@ pub struct World {
 pub enum Wrong {
     /// A command left before what it follows from was durable.
     Early(Command),
-    /// A Prepare left after the time to decide.
-    LatePrepare,
+    /// A Prepare left, or commit was decided, after the time to decide.
+    Late,
     /// `decide` or `apply` stopped at an assertion of its own.
     Impossible,
     /// What the store has cannot be read back.
