@@ -80,7 +80,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 0,
         syncs: false,
         stale_answers: false,
-        states: 25_960,
+        states: 23_588,
     },
     Setting {
         name: "two participants that sync, one gateway, stale answers",
@@ -90,7 +90,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 0,
         syncs: true,
         stale_answers: true,
-        states: 134_794,
+        states: 128_675,
     },
     Setting {
         name: "two participants of which one breaks its word, one gateway",
@@ -100,7 +100,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 1,
         syncs: false,
         stale_answers: false,
-        states: 99_185,
+        states: 90_859,
     },
     Setting {
         name: "two participants that break their word, one gateway",
@@ -110,7 +110,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 2,
         syncs: false,
         stale_answers: false,
-        states: 383_749,
+        states: 354_018,
     },
     Setting {
         name: "three participants, one gateway",
@@ -120,7 +120,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 0,
         syncs: false,
         stale_answers: false,
-        states: 652_185,
+        states: 607_845,
     },
     Setting {
         name: "two participants, two gateways",
@@ -130,7 +130,7 @@ const SETTINGS: [Setting; 6] = [
         rogues: 0,
         syncs: false,
         stale_answers: false,
-        states: 1_552_662,
+        states: 1_245_436,
     },
 ];
 

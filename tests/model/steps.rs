@@ -7,8 +7,8 @@ use super::{
     Setting,
     real::{Real, Step},
     world::{
-        BRANCHES_MAX, Call, Core, GATEWAYS, Gateway, Input, Memory, Participant, Phase, Place, Records, Reply, Said,
-        UnderWay, World, Wrong,
+        BRANCHES_MAX, Call, Core, GATEWAYS, Gateway, Input, Memory, Participant, Place, Records, Reply, Said, UnderWay,
+        World, Wrong,
     },
 };
 
@@ -20,16 +20,18 @@ pub enum Action {
     /// A gateway that does not drive the payment finds it in the store.
     TakeUp { gateway: usize, late: bool },
     /// The caller cancels.
-    Cancel { gateway: usize },
+    Cancel { gateway: usize, late: bool },
     /// Time passes: the wait of a branch is over, or the time to decide.
     Wake {
         gateway: usize,
         over: Option<u8>,
         late: bool,
     },
-    /// The store does what the gateway asked for, or finds that another was first.
-    Store { gateway: usize, late: bool },
-    /// The gateway hears that it is done.
+    /// The store does what the gateway asked for.
+    Store { gateway: usize },
+    /// The gateway hears that another was first, and reads what that one wrote.
+    Read { gateway: usize, late: bool },
+    /// The gateway hears that its write is done.
     Stored { gateway: usize, late: bool },
     /// The store turns the write away; the gateway decides anew, later.
     TurnAway { gateway: usize },
@@ -82,6 +84,7 @@ impl Action {
             Self::TakeUp { .. }
             | Self::Wake { .. }
             | Self::Store { .. }
+            | Self::Read { .. }
             | Self::Stored { .. }
             | Self::StrayWrite
             | Self::Deliver { .. }
@@ -101,6 +104,9 @@ impl Action {
         }
     }
 }
+
+/// By any clock it may be in time or late, at every step anew.
+const CLOCKS: [bool; 2] = [false, true];
 
 /// The rules of one setting.
 pub struct Rules {
@@ -141,9 +147,9 @@ impl Rules {
                 // Of two that are away either may act, and they are the same.
                 let first = world.gateways.iter().position(|other| *other == Gateway::Away) == Some(gateway);
                 if driving < self.setting.gateways && first {
-                    actions.extend([false, true].map(|late| Action::Request { gateway, late }));
+                    actions.extend(CLOCKS.map(|late| Action::Request { gateway, late }));
                     if self.is_unfinished(world) {
-                        actions.extend([false, true].map(|late| Action::TakeUp { gateway, late }));
+                        actions.extend(CLOCKS.map(|late| Action::TakeUp { gateway, late }));
                     }
                 }
             }
@@ -154,24 +160,22 @@ impl Rules {
                 });
                 self.driving_actions(world, gateway, &memory, actions);
             }
-            Gateway::Outrun { shown, .. } => {
+            Gateway::Outrun { .. } => {
                 actions.push(Action::Crash {
                     gateway,
                     write_goes_on: false,
                 });
-                // Before a decision it may matter whether the one that it finds is read in time.
-                actions.extend(clocks(shown).iter().map(|&late| Action::Store { gateway, late }));
+                actions.extend(CLOCKS.map(|late| Action::Read { gateway, late }));
             }
             Gateway::Writing { memory, landed, .. } => {
                 actions.push(Action::Crash {
                     gateway,
                     write_goes_on: false,
                 });
-                let clocks = clocks(memory.core.phase);
                 if landed {
-                    actions.extend(clocks.iter().map(|&late| Action::Stored { gateway, late }));
+                    actions.extend(CLOCKS.map(|late| Action::Stored { gateway, late }));
                 } else {
-                    actions.extend(clocks.iter().map(|&late| Action::Store { gateway, late }));
+                    actions.push(Action::Store { gateway });
                     actions.push(Action::TurnAway { gateway });
                     actions.push(Action::Crash {
                         gateway,
@@ -186,11 +190,9 @@ impl Rules {
 
     fn driving_actions(&self, world: &World, gateway: usize, memory: &Memory, actions: &mut Vec<Action>) {
         let core = memory.core;
-        if core.phase == Phase::Preparing {
-            actions.push(Action::Cancel { gateway });
-        }
         self.delivery_actions(world, gateway, memory, actions);
-        for &late in clocks(core.phase) {
+        for late in CLOCKS {
+            actions.push(Action::Cancel { gateway, late });
             let wake = |over| Action::Wake { gateway, over, late };
             if self.real.wakes(core, None, late) {
                 actions.push(wake(None));
@@ -299,6 +301,8 @@ impl Rules {
             return;
         };
         let step = self.real.step(memory.core, *input, *late);
+        // Mostly the clock decides nothing.
+        *late |= step == self.real.step(memory.core, *input, true);
         if !*landed && usize::from(memory.core.version) != version {
             let shown = if step.forced { memory.core } else { step.after };
             *gateway = Gateway::Outrun {
@@ -325,11 +329,13 @@ impl Rules {
                 self.take_input(&mut world, gateway, Memory::of(Core::default()), Input::Begin, late);
             }
             Action::TakeUp { gateway, late } => self.reload(&mut world, gateway, late),
-            Action::Cancel { gateway } => self.driver_input(&mut world, gateway, Input::Cancel, false),
+            Action::Cancel { gateway, late } => self.driver_input(&mut world, gateway, Input::Cancel, late),
             Action::Wake { gateway, over, late } => {
                 self.driver_input(&mut world, gateway, Input::Wake(over), late);
             }
-            Action::Store { gateway, late } => self.store(&mut world, gateway, late),
+            Action::Store { gateway } => self.store(&mut world, gateway),
+            // What it decided stands. The calls are dropped with the memory.
+            Action::Read { gateway, late } => self.reload(&mut world, gateway, late),
             Action::Stored { gateway, late } => self.stored(&mut world, gateway, late),
             Action::TurnAway { gateway } => self.turn_away(&mut world, gateway),
             Action::Crash { gateway, write_goes_on } => self.crash(&mut world, gateway, write_goes_on),
@@ -485,28 +491,24 @@ impl Rules {
         (memory.core.version.into(), records)
     }
 
-    fn store(&self, world: &mut World, gateway: usize, late: bool) {
-        if matches!(world.gateways[gateway], Gateway::Outrun { .. }) {
-            // Another was first: what it decided stands. The calls are dropped with the memory.
-            return self.reload(world, gateway, late);
-        }
+    fn store(&self, world: &mut World, gateway: usize) {
         let Gateway::Writing {
             memory,
             input,
-            late: decided_late,
+            late,
             landed: false,
         } = world.gateways[gateway]
         else {
             return;
         };
-        let (expected_version, records) = self.write(&memory, input, decided_late);
+        let (expected_version, records) = self.write(&memory, input, late);
         let appended = world.store.append(expected_version, &records);
         assert!(appended, "who is outrun is known as such");
         world.stray_write = Records::default();
         world.gateways[gateway] = Gateway::Writing {
             memory,
             input,
-            late: decided_late,
+            late,
             landed: true,
         };
     }
@@ -607,14 +609,6 @@ impl Rules {
         memory.calls[branch] = Call::None;
         let branch = branch as u8;
         self.take_input(world, gateway, memory, Input::Answer { branch, said, current }, late);
-    }
-}
-
-/// Clocks matter before the decision only.
-fn clocks(phase: Phase) -> &'static [bool] {
-    match phase {
-        Phase::Absent | Phase::Preparing => &[false, true],
-        _ => &[true],
     }
 }
 

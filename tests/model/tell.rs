@@ -59,7 +59,7 @@ fn action_text(action: Action, swapped: bool) -> String {
             format!("the caller's request reaches {}{}", gateway_name(gateway), clock(late))
         }
         Action::TakeUp { gateway, late } => format!("{} takes the payment up{}", gateway_name(gateway), clock(late)),
-        Action::Cancel { gateway } => format!("the caller cancels at {}", gateway_name(gateway)),
+        Action::Cancel { gateway, .. } => format!("the caller cancels at {}", gateway_name(gateway)),
         Action::Wake { gateway, over, late } => match over {
             Some(branch) => format!(
                 "{} has waited for {}{}",
@@ -69,7 +69,10 @@ fn action_text(action: Action, swapped: bool) -> String {
             ),
             None => format!("{} wakes: the time to decide has passed", gateway_name(gateway)),
         },
-        Action::Store { gateway, .. } => format!("the store takes the write of {}", gateway_name(gateway)),
+        Action::Store { gateway } => format!("the store takes the write of {}", gateway_name(gateway)),
+        Action::Read { gateway, late } => {
+            format!("{} finds that another was first{}", gateway_name(gateway), clock(late))
+        }
         Action::Stored { gateway, .. } => format!("{} hears that its write is durable", gateway_name(gateway)),
         Action::TurnAway { gateway } => format!("the store turns the write of {} away", gateway_name(gateway)),
         Action::Crash { gateway, write_goes_on } => {
