@@ -14,7 +14,7 @@ use causeway::{
         gateway::v1::{self as pb, payment::State},
         mock::v1::fault::Command,
     },
-    store::{SqliteOptions, SqliteStore},
+    store::{SqliteOptions, SqliteStore, record_sum},
 };
 use rusqlite::params;
 
@@ -220,11 +220,12 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
             .prepare("INSERT INTO concern (partner, begin_ms, id, bucket) VALUES (?1, ?2, ?3, ?4)")
             .unwrap();
         let mut record = transaction
-            .prepare("INSERT INTO record (bucket, id, version, data) VALUES (?1, ?2, ?3, ?4)")
+            .prepare("INSERT INTO record (sequence, bucket, id, version, data, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
             .unwrap();
         // In the order of their keys, so that the tables grow at one end.
         let per_bucket = count / u64::from(BUCKETS) + 1;
         let mut made = 0;
+        let mut sequence = records.len() as u64;
         for bucket in 0..BUCKETS {
             for n in 0..per_bucket.min(count - made) {
                 let mut bytes = [0; 16];
@@ -238,7 +239,11 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
                     concern.execute(params![partner, at_ms, bytes, bucket]).unwrap();
                 }
                 for (version, data) in (1..).zip(&records) {
-                    record.execute(params![bucket, bytes, version, data]).unwrap();
+                    sequence += 1;
+                    let sum = record_sum(sequence, PaymentId::from_bytes(bytes), version, data);
+                    record
+                        .execute(params![sequence, bucket, bytes, version, data, sum])
+                        .unwrap();
                 }
             }
             made += per_bucket.min(count - made);
