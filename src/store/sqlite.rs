@@ -108,7 +108,11 @@ impl SqliteStore {
         let lock = lock(&options.path)?;
         // SQLite names what lies beside the file after the file itself, not after a link to it.
         let real = options.path.canonicalize().unwrap_or_else(|_| options.path.clone());
-        mark::check_log(&real, wal::read(&real)?)?;
+        let log = wal::read(&real)?;
+        mark::check_log(&real, log)?;
+        if let Some(log) = log {
+            wal::make_durable(&real, log)?;
+        }
         let mut connection = connect(
             &options.path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,

@@ -128,10 +128,10 @@ impl MarkFile {
         let mut header = [0; wal::HEADER_BYTES];
         self.log.read_exact_at(&mut header, 0)?;
         let mark = Mark {
-            log: Log {
-                salts: wal::salts(&header).expect("a header holds its salts"),
-                frames: u64::try_from(frames).map_err(io::Error::other)?,
-            },
+            log: Log::noted(
+                wal::salts(&header).expect("a header holds its salts"),
+                u64::try_from(frames).map_err(io::Error::other)?,
+            ),
             head,
         };
         self.file.write_all_at(&mark.to_bytes(), 0)
@@ -156,10 +156,7 @@ impl Mark {
         let salts: Salts = bytes[8..16].try_into().ok()?;
         let whole = bytes[..8] == *MAGIC && bytes[32..] == crc32fast::hash(&bytes[..32]).to_be_bytes();
         whole.then(|| Self {
-            log: Log {
-                salts,
-                frames: number(16),
-            },
+            log: Log::noted(salts, number(16)),
             head: number(24),
         })
     }

@@ -139,7 +139,8 @@ pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, S
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
     let mut sql = String::from(match (&query.concerns, unfinished) {
         (Some(_), false) => {
-            "SELECT c.begin_ms, c.id FROM concern c JOIN payment p ON p.bucket = c.bucket AND p.id = c.id
+            // LEFT: what cannot be found is listed, and said to be damaged.
+            "SELECT c.begin_ms, c.id FROM concern c LEFT JOIN payment p ON p.bucket = c.bucket AND p.id = c.id
              WHERE c.partner = ?"
         }
         (Some(_), true) => {
@@ -178,7 +179,7 @@ pub fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<Listed>, S
         if query.states.contains(&"DISPUTED") {
             codes.push(DISPUTED_QUIET.to_string());
         }
-        sql += &format!(" AND p.state IN ({})", codes.join(", "));
+        sql += &format!(" AND (p.state IN ({}) OR p.state IS NULL)", codes.join(", "));
     }
     sql += " ORDER BY c.begin_ms DESC, c.id DESC LIMIT ?";
     values.push(Box::new(query.limit as i64));

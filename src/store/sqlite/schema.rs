@@ -1,6 +1,6 @@
 //! The tables, and how an older file comes to have them.
 
-use rusqlite::{Connection, TransactionBehavior, ffi};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::{SqliteOptions, StoreError, unusable};
 use crate::payment::BUCKETS;
@@ -70,7 +70,7 @@ const MIGRATIONS: [&str; 2] = [
 ",
 ];
 
-/// Checks that the file is ours or empty, sets the journal up, migrates, and makes durable what was found.
+/// Checks that the file is ours or empty, sets the journal up, migrates, and sees that it can be written.
 pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(), StoreError> {
     let path = &options.path;
     let map = |error: rusqlite::Error| unusable(path, &error);
@@ -166,23 +166,10 @@ pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(
             "is damaged: its tables are not described as they were made; restore it from a backup".into(),
         ));
     }
-    settle(connection).map_err(map)
-}
-
-/// Makes durable what was found, before anybody acts on it.
-///
-/// What the log holds may be in the kernel's memory only: written by a process that was killed before its fsync, or that
-/// ended because the fsync failed, after which the kernel takes the pages for clean and no later fsync writes them. A
-/// decision that was read from there, told to a participant and then lost in a power cut would break promise 3. So all of
-/// it is copied into the main file and synced, and the log is started anew by a commit, whose fsync makes the old one's
-/// end durable too.
-fn settle(connection: &Connection) -> rusqlite::Result<()> {
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        let busy = ffi::Error::new(ffi::SQLITE_BUSY);
-        return Err(rusqlite::Error::SqliteFailure(busy, None));
-    }
-    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'opened'", [])?;
+    // The first write, so that a file or folder that cannot be written is refused now and not with the first payment.
+    connection
+        .execute("UPDATE meta SET value = value + 1 WHERE key = 'opened'", [])
+        .map_err(map)?;
     Ok(())
 }
 

@@ -10,12 +10,15 @@
 //! What remains is damage in the last commit of the log; [`super::mark`] finds that. Frames that an earlier round of the
 //! log or a commit that failed left behind the end do not continue the checksums, and are no damage.
 //!
-//! Called once, when the store is opened and nothing else has it open. Never writes. Layout:
+//! What it finds it makes durable ([`make_durable`]), before anybody acts on it.
+//!
+//! Called once, when the store is opened and nothing else has it open. Never changes a byte. Layout:
 //! <https://www.sqlite.org/fileformat2.html#walformat>.
 
 use std::{
     fs::File,
     io::{self, BufReader, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -37,6 +40,19 @@ pub struct Log {
     pub salts: Salts,
     /// How many frames SQLite will find, up to the last whole commit.
     pub frames: u64,
+    /// How many bytes they take up, with the header.
+    bytes: u64,
+}
+
+impl Log {
+    /// So many frames of a round, wherever that is known from.
+    pub fn noted(salts: Salts, frames: u64) -> Self {
+        Self {
+            salts,
+            frames,
+            bytes: 0,
+        }
+    }
 }
 
 /// `FILE-wal`.
@@ -76,6 +92,36 @@ pub fn read(store: &Path) -> Result<Option<Log>, StoreError> {
     }
 }
 
+/// Writes the frames of the log again, as they are, and syncs them.
+///
+/// They may be in the kernel's memory only: written by a process that was killed before its fsync, or that ended because
+/// the fsync failed. After that the kernel takes the pages for clean, and no later fsync writes them
+/// (<https://lwn.net/Articles/752063/>). A decision that was read from there, told to a participant and then lost in a
+/// power cut would break promise 3; a checkpoint that copied some of its pages would break the file. Written again, the
+/// pages are not clean any more. On the disk each byte is what it was or what it should be, whenever the power goes.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: it cannot be written or synced.
+pub fn make_durable(store: &Path, log: Log) -> Result<(), StoreError> {
+    let path = path_of(store);
+    let rewrite = || {
+        let file = File::options().read(true).write(true).open(&path)?;
+        let mut buffer = vec![0; 1 << 16];
+        let mut at = 0;
+        while at < log.bytes {
+            let length = usize::try_from(log.bytes - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            file.read_exact_at(&mut buffer[..length], at)?;
+            file.write_all_at(&buffer[..length], at)?;
+            at += length as u64;
+        }
+        file.sync_all()
+    };
+    rewrite().map_err(|error: io::Error| StoreError::Unusable {
+        path: path.display().to_string(),
+        problem: format!("cannot be written and synced: {error}"),
+    })
+}
+
 enum Scan {
     Nothing,
     Sound(Log),
@@ -100,6 +146,7 @@ fn scan(mut from: impl Read) -> io::Result<Scan> {
     let mut log = Log {
         salts: start.salts,
         frames: 0,
+        bytes: HEADER_BYTES as u64,
     };
     let mut frame = vec![0; FRAME_HEADER_BYTES + start.page_bytes];
     let (mut number, mut broken_at) = (0u64, None);
@@ -118,6 +165,7 @@ fn scan(mut from: impl Read) -> io::Result<Scan> {
             None if current && continues && word(&frame, 0) > 0 => {
                 if is_commit {
                     log.frames = number;
+                    log.bytes = HEADER_BYTES as u64 + number * frame.len() as u64;
                 }
             }
             None => broken_at = Some(number),
