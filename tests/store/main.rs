@@ -4,6 +4,8 @@
 mod contract;
 mod fire;
 mod made;
+#[path = "../support/ports.rs"]
+mod ports;
 mod sqlite;
 
 use std::{path::Path, sync::Arc};

@@ -9,7 +9,7 @@
 //! and is right all the same; what is then found is damage in all but the last commits, by the log itself.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -47,9 +47,13 @@ pub struct MarkFile {
 /// Compares what is there with what was acknowledged. Before SQLite opens the file: it would drop what does not fit.
 ///
 /// # Errors
-/// [`StoreError::Unusable`]: the log ends before what was acknowledged.
+/// [`StoreError::Unusable`]: the log ends before what was acknowledged, or the mark cannot be read and written.
 pub fn check_log(store: &Path, log: Option<Log>) -> Result<(), StoreError> {
-    let (Some(mark), Some(log)) = (read(store)?, log) else {
+    let mark = read(store)?;
+    if mark.is_some() {
+        open(&path_of(store), File::options().write(true))?;
+    }
+    let (Some(mark), Some(log)) = (mark, log) else {
         return Ok(());
     };
     // A log of another round began after all of the marked one was in the main file.
@@ -90,18 +94,12 @@ impl MarkFile {
     /// # Errors
     /// [`StoreError::Unusable`].
     pub fn open(store: &Path) -> Result<Self, StoreError> {
-        let open = |path: PathBuf, options: &mut std::fs::OpenOptions| {
-            options.open(&path).map_err(|error| StoreError::Unusable {
-                path: path.display().to_string(),
-                problem: format!("cannot be opened: {error}"),
-            })
-        };
         Ok(Self {
             file: open(
-                path_of(store),
-                File::options().create(true).truncate(false).read(true).write(true),
+                &path_of(store),
+                File::options().create(true).truncate(false).write(true),
             )?,
-            log: open(wal::path_of(store), File::options().read(true))?,
+            log: open(&wal::path_of(store), File::options().read(true))?,
             failing: false,
         })
     }
@@ -160,6 +158,13 @@ impl Mark {
             head: number(24),
         })
     }
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<File, StoreError> {
+    options.open(path).map_err(|error| StoreError::Unusable {
+        path: path.display().to_string(),
+        problem: format!("cannot be opened: {error}"),
+    })
 }
 
 /// `FILE.mark`.

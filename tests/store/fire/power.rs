@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    FILE, Model, Random, Replay, block_on, history, open, options, scratch, send,
+    FILE, MARK, Model, Random, Replay, WAL, block_on, history, open, options, scratch, send,
     shim::{self, Disk, Kind, Op},
     small_pages, steps_in,
     tally::{self, Tally},
@@ -81,11 +81,6 @@ impl Fire {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }
         output.status
-    }
-
-    /// From now on what was armed happens.
-    fn _now(&self) {
-        fs::write(self.beside.path().join("now"), "").unwrap();
     }
 }
 
@@ -239,7 +234,9 @@ fn cut_power(ops: &[Op], from: usize, times: usize, random: &mut Random, tally: 
 #[test]
 fn a_power_cut_at_any_moment_keeps_what_was_acknowledged() {
     let _replay = Replay("fire::power");
-    let Some(fire) = Fire::new() else { return };
+    let Some(fire) = Fire::new() else {
+        return tally::done("power", Tally::default());
+    };
     let mut tally = Tally::default();
     small_pages(fire.folder.path());
     let all = history(PAYMENTS).len();
@@ -254,8 +251,39 @@ fn a_power_cut_at_any_moment_keeps_what_was_acknowledged() {
     );
     // The empty file that the test made is there from the beginning.
     ops.splice(0..0, beginning(&fire));
-    cut_power(&ops, 3, 2, &mut Random::new("power"), &mut tally);
+    let mut random = Random::new("power");
+    cut_power(&ops, 3, 2, &mut random, &mut tally);
     assert!(tally.power_cuts > 1_000, "{tally:?}");
+
+    // What a power cut left goes on, over the torn end of its log, until the next one.
+    for _ in 0..6 {
+        let mut disk = Disk::default();
+        let until = ops.len() / 8 + random.below(ops.len() / 2);
+        ops[..until].iter().for_each(|op| disk.take(op));
+        let left = disk.lose_power(&mut random);
+        let from = steps_after(&left, until);
+        let Some(next) = Fire::new() else {
+            unreachable!("it was there before")
+        };
+        let mut beginning = Vec::new();
+        for (path, data) in left {
+            let name = path.file_name().unwrap();
+            if name == FILE || name == WAL || name == MARK {
+                let path = next.folder.path().join(name);
+                fs::write(&path, &data).unwrap();
+                let kinds = [Kind::Write { offset: 0, data }, Kind::Sync];
+                beginning.extend(kinds.map(|kind| Op {
+                    path: path.clone(),
+                    kind,
+                }));
+            }
+        }
+        assert!(next.run("write", from..(from + 9).min(all), &[]).success());
+        let mut again = read_log(&next);
+        let start = beginning.len();
+        again.splice(0..0, beginning);
+        cut_power(&again, start, 1, &mut random, &mut tally);
+    }
     tally::done("power", tally);
 }
 
@@ -269,7 +297,9 @@ fn what_a_restart_has_read_is_not_lost_any_more() {
     let mut unacknowledged = 0;
     for trouble in ["FIRE_FAIL", "FIRE_KILL"] {
         for at in [3, 10, 17, 24] {
-            let Some(fire) = Fire::new() else { return };
+            let Some(fire) = Fire::new() else {
+                return tally::done("failed syncs", Tally::default());
+            };
             small_pages(fire.folder.path());
             assert!(fire.run("write", 0..at, &[]).success());
             let ended = fire.run("write-until-it-fails", at..at + 5, &[trouble]);

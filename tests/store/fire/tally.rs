@@ -17,7 +17,7 @@ pub struct Tally {
     pub damaged: u64,
 }
 
-const PARTS: u32 = 6;
+const PARTS: u32 = 8;
 
 static ALL: Mutex<(u32, Tally)> = Mutex::new((
     0,
