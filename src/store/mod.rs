@@ -12,7 +12,7 @@
 //! - Changes are numbered without gaps in the order in which they became visible.
 //! - Reads never wait for the writer.
 
-mod codec;
+pub(crate) mod codec;
 mod sqlite;
 
 use std::{future::Future, pin::Pin, sync::Arc};
