@@ -13,8 +13,9 @@ use causeway::{
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// How long an error's message may be, whatever the caller wrote. A line of a log, not the request again.
-pub const MESSAGE_CHARS_MAX: usize = 500;
+/// How long an error's message may be, whatever the caller wrote: 80 of its characters, each escaped, and what is said of
+/// them.
+pub const MESSAGE_CHARS_MAX: usize = 1_000;
 /// How large a whole status may become: every field of a request is named at most once.
 pub const DETAILS_BYTES_MAX: usize = 16 << 10;
 
