@@ -22,7 +22,10 @@ fn main() {
     requests(&quote);
     records(&terms);
     branches(&payment);
-    for (n, name) in [&payment, &quote, "rates/USD-CNY", "USD", "", "partners/apple-pay"].iter().enumerate() {
+    for (n, name) in [&payment, &quote, "rates/USD-CNY", "USD", "", "partners/apple-pay"]
+        .iter()
+        .enumerate()
+    {
         seed("names", n, name.as_bytes());
     }
     for (n, filter) in [
@@ -40,16 +43,30 @@ fn main() {
     }
     seed("tokens", 0, ResumeToken::text(77).as_bytes());
     seed("tokens", 1, &[3; 24]);
-    for (n, text) in ["0", "12.34", "0.000001", "999999999999999", "6.11350800126", "0.0025", "1e3", "-1", "EUR", "1."]
-        .iter()
-        .enumerate()
+    for (n, text) in [
+        "0",
+        "12.34",
+        "0.000001",
+        "999999999999999",
+        "6.11350800126",
+        "0.0025",
+        "1e3",
+        "-1",
+        "EUR",
+        "1.",
+    ]
+    .iter()
+    .enumerate()
     {
         seed("money", n, text.as_bytes());
     }
     rates();
     let authority = Authority::new(30).expect("a key");
     let uri = "spiffe://causeway.dev/partner/apple-pay".to_owned();
-    for (n, uris) in [vec![uri.clone()], vec![uri.clone(), uri.clone()], vec![]].into_iter().enumerate() {
+    for (n, uris) in [vec![uri.clone()], vec![uri.clone(), uri.clone()], vec![]]
+        .into_iter()
+        .enumerate()
+    {
         let leaf = issue(
             &authority,
             &LeafSpec {
@@ -90,7 +107,10 @@ fn requests(quote: &str) {
         source_currency: "USD".into(),
         target_currency: "CNY".into(),
     });
-    for (n, pricing) in [Some(market), Some(pb::payment::Pricing::Quote(quote.into())), None].into_iter().enumerate() {
+    for (n, pricing) in [Some(market), Some(pb::payment::Pricing::Quote(quote.into())), None]
+        .into_iter()
+        .enumerate()
+    {
         let request = pb::CreatePaymentRequest {
             payment: Some(Box::new(pb::Payment {
                 payer: party("apple-pay", "alice"),
@@ -166,7 +186,13 @@ fn records(terms: &std::sync::Arc<causeway::payment::Terms>) {
 }
 
 fn branches(payment: &str) {
-    let states = [State::Prepared, State::Refused, State::Committed, State::Aborted, State::Unspecified];
+    let states = [
+        State::Prepared,
+        State::Refused,
+        State::Committed,
+        State::Aborted,
+        State::Unspecified,
+    ];
     for (n, state) in states.into_iter().enumerate() {
         let branch = Branch {
             payment: payment.into(),

@@ -17,10 +17,16 @@ use tonic::{Code, Status};
 const CAUSE_CHARS_MAX: usize = 300;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((first, rest)) = data.split_first() else { return };
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
     let call = Call {
         terms: terms(),
-        branch: if first & 1 == 0 { BranchId::DEBIT } else { BranchId::CREDIT },
+        branch: if first & 1 == 0 {
+            BranchId::DEBIT
+        } else {
+            BranchId::CREDIT
+        },
         command: [Command::Prepare, Command::Commit, Command::Abort, Command::Inquire][usize::from(first >> 1 & 3)],
         now_ms: 0,
     };
@@ -58,7 +64,10 @@ fn check_branch(call: &Call, said: &Branch, answer: Answer) {
         Answer::Aborted => assert!(is_it && said.state() == State::Aborted),
         Answer::Unknown { cause } => {
             assert!(!is_it || said.state() == State::Unspecified);
-            assert!(cause.chars().count() <= CAUSE_CHARS_MAX && !cause.contains(char::is_control), "{cause:?}");
+            assert!(
+                cause.chars().count() <= CAUSE_CHARS_MAX && !cause.contains(char::is_control),
+                "{cause:?}"
+            );
         }
         Answer::Missing | Answer::Rejected { .. } => panic!("a branch was there: {answer:?}"),
     }
@@ -68,7 +77,10 @@ fn check_status(code: Code, answer: Answer) {
     match &answer {
         Answer::Missing => assert_eq!(code, Code::NotFound),
         Answer::Unknown { cause } | Answer::Rejected { cause } => {
-            assert!(cause.chars().count() <= CAUSE_CHARS_MAX && !cause.contains(char::is_control), "{cause:?}");
+            assert!(
+                cause.chars().count() <= CAUSE_CHARS_MAX && !cause.contains(char::is_control),
+                "{cause:?}"
+            );
             let rejected = matches!(
                 code,
                 Code::InvalidArgument

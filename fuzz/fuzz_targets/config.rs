@@ -15,15 +15,25 @@ fuzz_target!(|data: &[u8]| {
     match Config::parse(text, Path::new("/etc/causeway/gateway.toml")) {
         Ok(config) => {
             for corridor in config.corridors.keys() {
-                let ends = [(&corridor.source_partner, corridor.source), (&corridor.target_partner, corridor.target)];
+                let ends = [
+                    (&corridor.source_partner, corridor.source),
+                    (&corridor.target_partner, corridor.target),
+                ];
                 for (name, currency) in ends {
                     let name = PartnerName::parse(name).expect("a name");
-                    let partner = config.partners.get(&name).expect("a corridor's partners are configured");
+                    let partner = config
+                        .partners
+                        .get(&name)
+                        .expect("a corridor's partners are configured");
                     assert!(partner.currencies.contains(&currency));
                 }
             }
             for (name, partner) in &config.partners {
-                assert_eq!(config.partner_of(&partner.identity), Some(name), "one identity, one partner");
+                assert_eq!(
+                    config.partner_of(&partner.identity),
+                    Some(name),
+                    "one identity, one partner"
+                );
             }
             assert!(config.store.is_absolute() && config.tls.ca.is_absolute());
         }

@@ -31,7 +31,11 @@ fuzz_target!(|data: &[u8]| {
             assert_ne!(parsed.payer, parsed.payee);
             if let OrderPricing::Market(market) = &parsed.pricing {
                 assert!((1..=MAX_MINOR).contains(&market.amount.minor()));
-                let fixed = if market.fixed_send { market.worst_rate.base() } else { market.worst_rate.quote() };
+                let fixed = if market.fixed_send {
+                    market.worst_rate.base()
+                } else {
+                    market.worst_rate.quote()
+                };
                 assert_eq!(market.amount.currency(), fixed);
             }
             let again = encode(&parsed);
@@ -52,7 +56,12 @@ fn encode(order: &Order) -> pb::CreatePaymentRequest {
     let pricing = match &order.pricing {
         OrderPricing::Quote(id) => pb::payment::Pricing::Quote(id.to_string()),
         OrderPricing::Market(market) => pb::payment::Pricing::Market(pb::payment::MarketOrder {
-            fixed_side: if market.fixed_send { FixedSide::Send } else { FixedSide::Receive }.into(),
+            fixed_side: if market.fixed_send {
+                FixedSide::Send
+            } else {
+                FixedSide::Receive
+            }
+            .into(),
             amount: Some(Money {
                 currency: market.amount.currency().code().into(),
                 amount: market.amount.decimal_string(),

@@ -26,7 +26,11 @@ fuzz_target!(|data: &[u8]| {
     match quote_order(&request) {
         Ok(order) => {
             assert!((1..=MAX_MINOR).contains(&order.amount.minor()));
-            let fixed = if order.fixed_send { order.pair.source } else { order.pair.target };
+            let fixed = if order.fixed_send {
+                order.pair.source
+            } else {
+                order.pair.target
+            };
             assert_eq!(order.amount.currency(), fixed);
             let again = encode(&order);
             let reread = quote_order(&again).unwrap_or_else(|error| panic!("it was an order: {error:?}"));
@@ -48,7 +52,12 @@ fn encode(order: &QuoteOrder) -> pb::CreateQuoteRequest {
             }),
             payer_account: account(&order.payer_account),
             payee_account: account(&order.payee_account),
-            fixed_side: if order.fixed_send { FixedSide::Send } else { FixedSide::Receive }.into(),
+            fixed_side: if order.fixed_send {
+                FixedSide::Send
+            } else {
+                FixedSide::Receive
+            }
+            .into(),
             amount: Some(Money {
                 currency: order.amount.currency().code().into(),
                 amount: order.amount.decimal_string(),

@@ -6,7 +6,14 @@ use causeway_fuzz::{MESSAGE_CHARS_MAX, text};
 use libfuzzer_sys::fuzz_target;
 
 /// All that are.
-const STATES: [&str; 6] = ["PREPARING", "COMMITTING", "COMPLETED", "ABORTING", "ABORTED", "DISPUTED"];
+const STATES: [&str; 6] = [
+    "PREPARING",
+    "COMMITTING",
+    "COMPLETED",
+    "ABORTING",
+    "ABORTED",
+    "DISPUTED",
+];
 
 fuzz_target!(|data: &[u8]| {
     let Some(text) = text(data) else { return };
@@ -19,7 +26,11 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => {
             let message = error.to_string();
-            assert!(message.chars().count() <= MESSAGE_CHARS_MAX, "{} characters", message.chars().count());
+            assert!(
+                message.chars().count() <= MESSAGE_CHARS_MAX,
+                "{} characters",
+                message.chars().count()
+            );
             if let FilterError::TooLong(chars) = error {
                 assert_eq!(chars, text.chars().count());
             }

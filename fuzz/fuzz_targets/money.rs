@@ -7,7 +7,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some(text) = text(data) else { return };
-    for currency in [Currency::JPY, Currency::USD, Currency::parse("KWD").expect("it has three decimals")] {
+    for currency in [
+        Currency::JPY,
+        Currency::USD,
+        Currency::parse("KWD").expect("it has three decimals"),
+    ] {
         match Amount::parse(currency, text) {
             Ok(amount) => {
                 assert!(amount.minor() <= MAX_MINOR);
@@ -20,7 +24,10 @@ fuzz_target!(|data: &[u8]| {
     }
     match Rate::parse(Currency::USD, Currency::CNY, text) {
         Ok(rate) => {
-            assert_eq!(Rate::parse(Currency::USD, Currency::CNY, &rate.value_string()), Ok(rate));
+            assert_eq!(
+                Rate::parse(Currency::USD, Currency::CNY, &rate.value_string()),
+                Ok(rate)
+            );
             same_value(text, &rate.value_string());
             // Through the base and back: a cross rate exists or is refused, never wrong by more than its rounding.
             if let Ok(cross) = Rate::cross(rate, Rate::identity(Currency::USD)) {
@@ -52,5 +59,8 @@ fn same_value(written: &str, printed: &str) {
 }
 
 fn bounded(message: &str) {
-    assert!(message.chars().count() <= MESSAGE_CHARS_MAX && !message.contains(char::is_control), "{message:?}");
+    assert!(
+        message.chars().count() <= MESSAGE_CHARS_MAX && !message.contains(char::is_control),
+        "{message:?}"
+    );
 }

@@ -8,7 +8,9 @@ use time::macros::date;
 
 fuzz_target!(|data: &[u8]| {
     for asked in [None, Some(date!(2014 - 10 - 28))] {
-        let Some(table) = check_table(parse_xml(data, asked), asked) else { continue };
+        let Some(table) = check_table(parse_xml(data, asked), asked) else {
+            continue;
+        };
         let date = table.newest().expect("it has a day");
         let mut text = format!("<Envelope><Cube><Cube time=\"{date}\">");
         for (currency, entry) in table.entries() {

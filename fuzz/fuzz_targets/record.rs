@@ -11,7 +11,9 @@ use libfuzzer_sys::fuzz_target;
 use rust_decimal::Decimal;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((first, rest)) = data.split_first() else { return };
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
     let bytes = [7; 16];
     if first & 1 == 0 {
         let id = PaymentId::from_bytes(bytes);
@@ -31,7 +33,10 @@ fn check_record(id: PaymentId, record: &Record) {
     if let Event::Begun(terms) = &record.event {
         assert_eq!(terms.id, id);
         check_conversion(&terms.conversion);
-        assert_eq!((terms.branches[0].amount, terms.branches[1].amount), (terms.conversion.send, terms.conversion.receive));
+        assert_eq!(
+            (terms.branches[0].amount, terms.branches[1].amount),
+            (terms.conversion.send, terms.conversion.receive)
+        );
         assert!(matches!(fold([record]), Ok(State::Present(_))));
     } else {
         // Nothing but a beginning begins.
@@ -47,7 +52,9 @@ fn check_conversion(conversion: &Conversion) {
     }
     let decimal = |text: String| Decimal::from_str_exact(&text).expect("a decimal");
     let net = decimal(conversion.send.decimal_string()) - decimal(conversion.fee.decimal_string());
-    let product = net.checked_mul(decimal(conversion.rate.value_string())).expect("it fits");
+    let product = net
+        .checked_mul(decimal(conversion.rate.value_string()))
+        .expect("it fits");
     let sum = decimal(conversion.receive.decimal_string()) + decimal(conversion.remainder_string());
     assert_eq!(product.normalize(), sum.normalize(), "{conversion:?}");
 }

@@ -22,9 +22,21 @@ pub const DETAILS_BYTES_MAX: usize = 16 << 10;
 /// A refusal names a field, and repeats no more of the request than a reader needs.
 pub fn check_refusal(status: &Status) {
     assert!(!status.message().is_empty());
-    assert!(status.message().chars().count() <= MESSAGE_CHARS_MAX, "{} characters", status.message().len());
-    assert!(!status.message().contains(|c: char| c.is_control()), "{:?}", status.message());
-    assert!(status.details().len() <= DETAILS_BYTES_MAX, "{} bytes", status.details().len());
+    assert!(
+        status.message().chars().count() <= MESSAGE_CHARS_MAX,
+        "{} characters",
+        status.message().len()
+    );
+    assert!(
+        !status.message().contains(|c: char| c.is_control()),
+        "{:?}",
+        status.message()
+    );
+    assert!(
+        status.details().len() <= DETAILS_BYTES_MAX,
+        "{} bytes",
+        status.details().len()
+    );
     let details = status.get_error_details();
     let request = details.bad_request().expect("a refusal says which fields");
     assert!(!request.field_violations.is_empty());
@@ -32,7 +44,11 @@ pub fn check_refusal(status: &Status) {
         assert!(!violation.field.is_empty() && !violation.description.is_empty());
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '[' | ']');
         assert!(violation.field.chars().all(named), "{:?}", violation.field);
-        assert!(violation.description.chars().count() <= MESSAGE_CHARS_MAX, "{}", violation.description.len());
+        assert!(
+            violation.description.chars().count() <= MESSAGE_CHARS_MAX,
+            "{}",
+            violation.description.len()
+        );
     }
 }
 

@@ -12,7 +12,11 @@ pub fn check_table(parsed: Result<RateTable, EcbError>, asked: Option<Date>) -> 
         Ok(table) => table,
         Err(error) => {
             let message = error.to_string();
-            assert!(message.chars().count() <= crate::MESSAGE_CHARS_MAX, "{} characters", message.chars().count());
+            assert!(
+                message.chars().count() <= crate::MESSAGE_CHARS_MAX,
+                "{} characters",
+                message.chars().count()
+            );
             return None;
         }
     };
@@ -20,7 +24,10 @@ pub fn check_table(parsed: Result<RateTable, EcbError>, asked: Option<Date>) -> 
     let day = table.newest().expect("it has entries");
     assert!(asked.is_none_or(|asked| day <= asked));
     for (currency, entry) in table.entries() {
-        assert_eq!((entry.rate.base(), entry.rate.quote(), entry.date), (Currency::EUR, *currency, day));
+        assert_eq!(
+            (entry.rate.base(), entry.rate.quote(), entry.date),
+            (Currency::EUR, *currency, day)
+        );
         assert!(entry.value() > Default::default());
     }
     Some(table)
