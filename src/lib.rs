@@ -24,6 +24,7 @@
 //! | [`wire`] | Instants, and the domain of errors, on every wire. |
 //! | [`demo`] | The demonstration: a story of payments and crashes whose every balance is checked. |
 //! | [`certs`] | Development certificates. Never called by a running gateway. |
+//! | [`fuzzing`] | What the fuzz targets reach into. Built for them alone. |
 //!
 //! `src/cli/` beside the library reads the command line. The pure modules know no runtime, transport, clock, disk, network
 //! or randomness: time and ids come in as values. A test keeps it so (`tests/docs/purity.rs`).
@@ -53,6 +54,9 @@
 //! A participant that breaks its own word (lets go of a hold, moves money without a decision) can break 1. That is never
 //! hidden: the payment is DISPUTED.
 
+// What is private otherwise is documented as such.
+#![cfg_attr(fuzzing, allow(missing_docs))]
+
 pub mod api;
 pub mod authn;
 pub mod certs;
@@ -60,6 +64,9 @@ pub mod config;
 pub mod coordinator;
 pub mod demo;
 pub mod feed;
+#[cfg(any(fuzzing, doc))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod fx;
 pub mod gateway;
 pub mod money;

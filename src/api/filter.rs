@@ -3,6 +3,8 @@
 use crate::{coordinator::protocol::Phase, payment::RequestId};
 
 const CHARS_MAX: usize = 1_000;
+/// How much of a wrong filter goes back to the caller.
+const FOUND_CHARS_MAX: usize = 80;
 const STATES: [&str; 6] = Phase::NAMES;
 
 /// What to list.
@@ -56,15 +58,15 @@ impl Filter {
         }
         let mut states = STATES.to_vec();
         for comparison in text.split(" AND ") {
-            let (field, operator, value) = split(comparison)
-                .ok_or_else(|| FilterError::NotAComparison(comparison.trim().chars().take(80).collect()))?;
+            let (field, operator, value) =
+                split(comparison).ok_or_else(|| FilterError::NotAComparison(excerpt(comparison.trim())))?;
             match field {
                 "state" => {
                     let value = value.strip_prefix("STATE_").unwrap_or(value);
                     if !STATES.contains(&value) {
                         return Err(FilterError::Value {
                             field: "state",
-                            found: value.into(),
+                            found: excerpt(value),
                             allowed: STATES.join(", "),
                         });
                     }
@@ -74,7 +76,7 @@ impl Filter {
                         _ => {
                             return Err(FilterError::Operator {
                                 field: "state",
-                                found: operator.into(),
+                                found: excerpt(operator),
                                 allowed: "= or !=",
                             });
                         }
@@ -85,13 +87,13 @@ impl Filter {
                     if operator != "=" {
                         return Err(FilterError::Operator {
                             field: "request_id",
-                            found: operator.into(),
+                            found: excerpt(operator),
                             allowed: "=",
                         });
                     }
                     let id = RequestId::parse(value).map_err(|error| FilterError::Value {
                         field: "request_id",
-                        found: value.chars().take(80).collect(),
+                        found: excerpt(value),
                         allowed: error.to_string(),
                     })?;
                     if filter.request_id.as_ref().is_some_and(|other| *other != id) {
@@ -99,7 +101,7 @@ impl Filter {
                     }
                     filter.request_id = Some(id);
                 }
-                other => return Err(FilterError::Field(other.into())),
+                other => return Err(FilterError::Field(excerpt(other))),
             }
         }
         if states.is_empty() {
@@ -115,7 +117,7 @@ impl Filter {
     fn create_time(&mut self, operator: &str, value: &str) -> Result<(), FilterError> {
         let time: prost_types::Timestamp = value.parse().map_err(|_| FilterError::Value {
             field: "create_time",
-            found: value.chars().take(80).collect(),
+            found: excerpt(value),
             allowed: "an instant of RFC 3339: \"2026-01-31T00:00:00Z\"".into(),
         })?;
         let floor_ms = time
@@ -132,7 +134,7 @@ impl Filter {
             _ => {
                 return Err(FilterError::Operator {
                     field: "create_time",
-                    found: operator.into(),
+                    found: excerpt(operator),
                     allowed: "<, <=, > or >=",
                 });
             }
@@ -144,6 +146,11 @@ impl Filter {
         };
         Ok(())
     }
+}
+
+/// What an error repeats of a filter: enough to find it.
+fn excerpt(text: &str) -> String {
+    text.chars().take(FOUND_CHARS_MAX).collect()
 }
 
 /// `FIELD OPERATOR VALUE`; the value may stand in double quotes.
@@ -209,6 +216,21 @@ mod tests {
         ] {
             let error = Filter::parse(text).unwrap_err().to_string();
             assert!(error.contains(needle), "{text}: {error}");
+        }
+        // Whatever is wrong, the filter does not come back whole.
+        let long = "x".repeat(900);
+        for text in [
+            long.clone(),
+            format!("{long} = a"),
+            format!("state = {long}"),
+            format!("state {} COMPLETED", "<".repeat(900)),
+            format!("request_id {} a", "!".repeat(900)),
+            format!("create_time > {long}"),
+            format!("create_time {} 1970-01-01T00:00:02Z", ">".repeat(900)),
+            format!("request_id = {long}"),
+        ] {
+            let error = Filter::parse(&text).unwrap_err().to_string();
+            assert!(error.len() < 300, "{} characters: {error}", error.len());
         }
         assert!(
             Filter::parse(&"x".repeat(1_001))

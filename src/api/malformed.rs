@@ -86,7 +86,7 @@ fn translate(response: Response<Body>) -> Response<Body> {
 }
 
 /// The field's path out of prost's "Inner.field: Outer.field: what is wrong": it starts where it failed.
-fn path(problem: &str) -> Option<String> {
+pub fn path(problem: &str) -> Option<String> {
     let mut fields = Vec::new();
     let mut inner = None;
     for part in problem.split(": ") {

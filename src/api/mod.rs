@@ -6,11 +6,11 @@
 
 mod caller;
 mod decisions;
-mod decode;
+pub(crate) mod decode;
 mod encode;
-mod filter;
-mod malformed;
-mod page;
+pub(crate) mod filter;
+pub(crate) mod malformed;
+pub(crate) mod page;
 mod payments;
 mod quotes;
 mod rates;

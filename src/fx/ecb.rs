@@ -5,6 +5,8 @@
 //!
 //! Invariant: a table read here has at least one entry, and all its entries are of one day.
 
+use std::fmt::Display;
+
 use csv::StringRecord;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
@@ -42,7 +44,7 @@ pub enum EcbError {
     Syntax {
         /// Line of the file, from 1.
         line: u64,
-        /// What the reader says.
+        /// What the reader says, shortened.
         detail: String,
     },
     /// One field is not what it must be.
@@ -133,12 +135,12 @@ pub fn parse_xml(bytes: &[u8], asked: Option<Date>) -> Result<RateTable, EcbErro
             reader.buffer_position()
         };
         let line = lines.at(position);
-        let syntax = |detail: String| EcbError::Syntax { line, detail };
-        match event.map_err(|error| syntax(error.to_string()))? {
+        let syntax = |detail: &dyn Display| syntax(line, detail);
+        match event.map_err(|error| syntax(&error))? {
             Event::Start(element) => {
                 depth += 1;
                 if depth > XML_DEPTH_MAX {
-                    return Err(syntax("elements nested too deep".to_owned()));
+                    return Err(syntax(&"elements nested too deep"));
                 }
                 open(&element, depth, line, &mut day)?;
             }
@@ -154,8 +156,8 @@ pub fn parse_xml(bytes: &[u8], asked: Option<Date>) -> Result<RateTable, EcbErro
                 }
                 depth -= 1;
             }
-            Event::DocType(_) => return Err(syntax("document type declarations are refused".to_owned())),
-            Event::Eof if depth > 0 => return Err(syntax("the document ends early".to_owned())),
+            Event::DocType(_) => return Err(syntax(&"document type declarations are refused")),
+            Event::Eof if depth > 0 => return Err(syntax(&"the document ends early")),
             Event::Eof => break,
             Event::Text(_)
             | Event::CData(_)
@@ -270,10 +272,7 @@ fn open(
         let mut found = None;
         // Every attribute is looked at, so that one that comes twice is refused.
         for attribute in element.attributes() {
-            let attribute = attribute.map_err(|error| EcbError::Syntax {
-                line,
-                detail: error.to_string(),
-            })?;
+            let attribute = attribute.map_err(|error| syntax(line, &error))?;
             if attribute.key.as_ref() == wanted {
                 found = Some(attribute.value.into_owned());
             }
@@ -324,10 +323,7 @@ fn text(bytes: &[u8]) -> Result<&str, EcbError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count() as u64;
-        EcbError::Syntax {
-            line,
-            detail: "not UTF-8".to_owned(),
-        }
+        syntax(line, &"not UTF-8")
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
@@ -361,10 +357,15 @@ fn not_empty(table: RateTable) -> Result<RateTable, EcbError> {
 
 fn csv_syntax(error: &csv::Error) -> EcbError {
     let line = error.position().map_or(1, csv::Position::line);
-    EcbError::Syntax {
-        line,
-        detail: error.to_string(),
-    }
+    syntax(line, error)
+}
+
+/// The readers repeat names of the file, however long: a line of a log does not.
+fn syntax(line: u64, detail: &dyn Display) -> EcbError {
+    const CHARS_MAX: usize = 200;
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let detail = detail.to_string().chars().map(shown).take(CHARS_MAX).collect();
+    EcbError::Syntax { line, detail }
 }
 
 fn field(line: u64, field: &str, expected: &'static str, found: &str) -> EcbError {

@@ -248,7 +248,8 @@ impl Encoder for BranchCodec {
     }
 }
 
-fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Answer {
+/// What an answer is worth.
+pub fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Answer {
     let (payment, name) = (call.terms.id.to_string(), call.branch.name());
     if branch.payment != payment || branch.branch != name {
         let found = clean(&format!("{}/{}", branch.payment, branch.branch));
@@ -282,7 +283,7 @@ fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Answer {
 }
 
 /// A gRPC error says nothing of the branch, but for the one that says there is none.
-fn read_status(status: &Status) -> Answer {
+pub fn read_status(status: &Status) -> Answer {
     let cause: Arc<str> = format!("{:?}: {}", status.code(), clean(status.message())).into();
     match status.code() {
         Code::NotFound => match status.get_details_error_info() {

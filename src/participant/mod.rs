@@ -5,7 +5,7 @@
 //! make of an answer, to `coordinator`. [`mock`] is a real participant for tests and demonstrations; it shares no code
 //! with the rest.
 
-mod grpc;
+pub(crate) mod grpc;
 pub mod mock;
 
 use std::{future::Future, pin::Pin, sync::Arc};

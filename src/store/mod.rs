@@ -12,7 +12,7 @@
 //! - Changes are numbered without gaps in the order in which they became visible.
 //! - Reads never wait for the writer.
 
-mod codec;
+pub(crate) mod codec;
 mod sqlite;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use codec::CodecError;
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{Checked, SqliteOptions, SqliteStore, record_sum};
 
 /// An answer of the store that is on its way.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;

@@ -13,9 +13,11 @@ use causeway::{
     pb::{
         gateway::v1::{self as pb, payment::State},
         mock::v1::fault::Command,
+        store::v1::Record,
     },
-    store::{SqliteOptions, SqliteStore},
+    store::{SqliteOptions, SqliteStore, record_sum},
 };
+use prost::Message;
 use rusqlite::params;
 
 use crate::world::{ALIPAY, QUICK, Totals, World, alone, eventually, latency, order};
@@ -202,7 +204,7 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
         .unwrap();
     let transaction = connection.transaction().unwrap();
     {
-        let records: Vec<Vec<u8>> = transaction
+        let mut records: Vec<Vec<u8>> = transaction
             .prepare("SELECT data FROM record ORDER BY version")
             .unwrap()
             .query_map([], |row| row.get(0))
@@ -210,6 +212,7 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
             .map(Result::unwrap)
             .collect();
         assert_eq!(records.len(), 3, "begun, decided, ended");
+        let mut begun = Record::decode(records[0].as_slice()).unwrap();
         let begin_ms: i64 = transaction
             .query_row("SELECT begin_ms FROM payment", [], |row| row.get(0))
             .unwrap();
@@ -220,11 +223,12 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
             .prepare("INSERT INTO concern (partner, begin_ms, id, bucket) VALUES (?1, ?2, ?3, ?4)")
             .unwrap();
         let mut record = transaction
-            .prepare("INSERT INTO record (bucket, id, version, data) VALUES (?1, ?2, ?3, ?4)")
+            .prepare("INSERT INTO record (sequence, bucket, id, version, data, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
             .unwrap();
         // In the order of their keys, so that the tables grow at one end.
         let per_bucket = count / u64::from(BUCKETS) + 1;
         let mut made = 0;
+        let mut sequence = records.len() as u64;
         for bucket in 0..BUCKETS {
             for n in 0..per_bucket.min(count - made) {
                 let mut bytes = [0; 16];
@@ -237,8 +241,15 @@ fn fill(path: &std::path::Path, count: u64) -> Duration {
                 for partner in ["apple-pay", "alipay"] {
                     concern.execute(params![partner, at_ms, bytes, bucket]).unwrap();
                 }
+                // What a payment says of itself and what its records say are one.
+                begun.at_ms = at_ms;
+                records[0] = begun.encode_to_vec();
                 for (version, data) in (1..).zip(&records) {
-                    record.execute(params![bucket, bytes, version, data]).unwrap();
+                    sequence += 1;
+                    let sum = record_sum(sequence, PaymentId::from_bytes(bytes), version, data);
+                    record
+                        .execute(params![sequence, bucket, bytes, version, data, sum])
+                        .unwrap();
                 }
             }
             made += per_bucket.min(count - made);

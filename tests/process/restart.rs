@@ -251,7 +251,7 @@ async fn a_hold_that_outlives_its_gateway_is_asked_for_and_released() {
     world.gateway().kill();
     drop(paying);
     assert_eq!(world.totals().await.waiting, 2);
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", ".mark"] {
         let file = world.path().join(format!("gateway.sqlite{suffix}"));
         if file.exists() {
             std::fs::remove_file(file).unwrap();

@@ -11,7 +11,7 @@ use causeway::pb::gateway::v1 as pb;
 use crate::{
     caller::{decimal, partner},
     cast::NETWORKS,
-    decimal::conversion_problem,
+    decimal::{Exact, conversion_problem},
     history::{Act, Command, Event, Facts, History, How, Money, Network, Order, Payment, Request},
     rates::RateBook,
     wallet::minor,
@@ -205,6 +205,13 @@ impl Auditor<'_> {
             Event::Refused { reason, .. } => {
                 *self.tally.refusals.entry(reason.clone()).or_default() += 1;
                 Ok(())
+            }
+            Event::NoAnswer { caller, request, last } => {
+                let own = NETWORKS[caller.0].0;
+                broken(
+                    4,
+                    format!("all is well, and {} of {own} gets no answer but {last}", request.id()),
+                )
             }
             Event::Foreign { caller, shown, .. } => must(!shown, 12, || {
                 format!("{caller:?} saw a payment that is none of its business")
@@ -628,6 +635,13 @@ impl Auditor<'_> {
             must(quote.conversion.as_ref() == Some(conversion), 9, || {
                 format!("quoted {:?}, paid {conversion:?}", quote.conversion)
             })?;
+        }
+        if let Some(pb::payment::Pricing::Market(market)) = &message.pricing {
+            must(
+                Exact::parse(&conversion.rate) >= Exact::parse(&market.worst_rate),
+                9,
+                || format!("at {}, worse than {} at worst", conversion.rate, market.worst_rate),
+            )?;
         }
         for (name, amount) in [
             ("debit", &conversion.send_amount),

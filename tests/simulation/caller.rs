@@ -65,9 +65,13 @@ pub fn start_all(world: &Shared) -> Callers {
         under_way: Arc::new(Mutex::new(world.plan.payments)),
     };
     let mut random = Random::new(world.plan.seed ^ 0xca11);
-    for number in 0..world.plan.payments {
+    // Each partner counts its own: two of them send the same request_id every day.
+    let mut asked = [0; NETWORKS.len()];
+    for _ in 0..world.plan.payments {
         let at_us = random.below(world.plan.window_ms * 1_000);
-        let caller = Caller::new(world, number as u32, random.fork());
+        let mut caller = Caller::new(world, random.fork());
+        caller.number = asked[caller.network.0];
+        asked[caller.network.0] += 1;
         let (world, diaries) = (Arc::clone(world), Arc::clone(&callers.diaries));
         let under_way = Arc::clone(&callers.under_way);
         let office = world.offices[caller.network.0];
@@ -103,13 +107,20 @@ impl Callers {
         self.all(diaries, move |world, diary| {
             Box::pin(async move {
                 let caller = Caller::again(&world, &diary);
+                let mut last = None;
                 for attempt in 0..ATTEMPTS_HEALED_MAX {
                     let answered = caller.create(0, &diary.order, None, 60_000_000, how).await;
-                    if answered.is_some_and(|answer| answer.is_definite()) {
+                    if answered.as_ref().is_some_and(Answered::is_definite) {
                         return;
                     }
+                    last = answered;
                     world.sleep_ms(500 << attempt.min(6)).await;
                 }
+                world.log(Event::NoAnswer {
+                    caller: caller.network,
+                    request: caller.request(0),
+                    last: format!("{last:?}"),
+                });
             })
         })
         .await;
@@ -150,8 +161,9 @@ impl Callers {
 }
 
 /// What came back.
+#[derive(Debug)]
 enum Answered {
-    Payment(Box<pb::Payment>),
+    Payment(State),
     Refused(String),
 }
 
@@ -159,7 +171,7 @@ impl Answered {
     /// Whether there is no use in asking again.
     fn is_definite(&self) -> bool {
         match self {
-            Self::Payment(payment) => matches!(payment.state(), State::Completed | State::Aborted | State::Disputed),
+            Self::Payment(state) => matches!(state, State::Completed | State::Aborted | State::Disputed),
             Self::Refused(reason) => !RETRYABLE.contains(&reason.as_str()),
         }
     }
@@ -183,7 +195,7 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(world: &Shared, number: u32, mut random: Random) -> Self {
+    fn new(world: &Shared, mut random: Random) -> Self {
         let (from, to, initiator) = *random.pick(&CORRIDORS);
         let network = NETWORKS
             .iter()
@@ -192,7 +204,7 @@ impl Caller {
         Self {
             world: Arc::clone(world),
             network: Network(network),
-            number,
+            number: 0,
             random: Mutex::new(random),
             corridor: (from, to),
         }
@@ -287,7 +299,11 @@ impl Caller {
             let mut random = self.random.lock().unwrap();
             let fixed_send = random.below(2) == 0;
             let fixed = if fixed_send { currency(from) } else { currency(to) };
-            let minor = random.spread(50, 400_000);
+            let large = random.below(4) == 0 && !from.ends_with("USD");
+            let minor = match large {
+                true => random.between(20_000_000, 3_000_000_000),
+                false => random.spread(50, 400_000),
+            };
             Order {
                 payer: party(from, cast::account(&mut random)),
                 payee: party(to, cast::account(&mut random)),
@@ -416,15 +432,15 @@ impl Caller {
     }
 
     fn told(&self, which: Option<Request>, message: pb::Payment, how: How) -> Answered {
-        let payment = self.world.payment(&message.name);
+        let (payment, state) = (self.world.payment(&message.name), message.state());
         self.world.log(Event::Told {
             caller: self.network,
             request: which,
             payment,
-            message: Box::new(message.clone()),
+            message: Box::new(message),
             how,
         });
-        Answered::Payment(Box::new(message))
+        Answered::Payment(state)
     }
 
     async fn get(&self, name: &str, how: How) {

@@ -42,7 +42,7 @@ pub fn decimals(currency: &str) -> u32 {
 /// Accounts with money, in every currency of their network.
 pub const RICH: u64 = 6;
 /// What a rich account opens with, in minor units.
-pub const RICH_MINOR: u64 = 40_000_000;
+pub const RICH_MINOR: u64 = 10_000_000_000_000;
 /// Accounts with hardly any.
 pub const POOR: u64 = 2;
 pub const POOR_MINOR: u64 = 5_000;

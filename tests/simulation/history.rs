@@ -82,6 +82,12 @@ pub enum Event {
         reason: String,
         fields: String,
     },
+    /// All is well, and a caller still gets no definite answer.
+    NoAnswer {
+        caller: Network,
+        request: Request,
+        last: String,
+    },
     /// A gateway answers a CreatePayment or a CancelPayment: this leaves it now.
     Answered {
         gateway: usize,
@@ -343,6 +349,7 @@ impl Event {
             Self::Watched { payment, .. } => *payment,
             Self::Asked { .. }
             | Self::Refused { .. }
+            | Self::NoAnswer { .. }
             | Self::Quoted { .. }
             | Self::Counted { .. }
             | Self::DurableQuote { .. }

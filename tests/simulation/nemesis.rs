@@ -91,7 +91,7 @@ fn publish(world: &Shared, mut random: Random, stopped: &Arc<AtomicBool>) {
             }
             let now_ms = world.executor.now_ms();
             match world.fires(Fault::RateStale, String::new) {
-                true => world.publication.grow_old(now_ms, 8),
+                true => world.publication.grow_old(now_ms, 12),
                 false => world.publication.publish(now_ms, false),
             }
         }

@@ -544,16 +544,17 @@ fn distort(
         };
     }
     if world.fires(Fault::WalletOtherBranch, || NETWORKS[index].0.into()) {
-        return result.map(|branch| match draw(2) {
-            0 => Branch {
-                payment: "payments/00000000-0000-8000-8000-000000000000".into(),
-                ..branch
-            },
-            _ => Branch {
+        // The truth, but of another branch: another payment's, or the other side of this one.
+        let books = world.wallets[index].books();
+        let other = draw(books.branches.len().max(1) as u64) as usize;
+        let other = books.branches.iter().nth(other).filter(|(key, _)| key.0 != payment);
+        return match other {
+            Some((key, kept)) => Ok(kept.message(key.1)),
+            None => result.map(|branch| Branch {
                 branch: if branch.branch == "debit" { "credit" } else { "debit" }.into(),
                 ..branch
-            },
-        });
+            }),
+        };
     }
     if world.fires(Fault::WalletError, || NETWORKS[index].0.into()) {
         let codes = [
@@ -616,12 +617,13 @@ async fn ask_when_in_doubt(world: Shared, network: Network) {
     let wallet = &world.wallets[network.0];
     let runtime = world.executor.runtime(wallet.node);
     loop {
-        runtime.sleep(std::time::Duration::from_secs(5)).await;
+        let wait_ms = if world.plan.impatient { 500 } else { 5_000 };
+        runtime.sleep(std::time::Duration::from_millis(wait_ms)).await;
         let now_ms = runtime.now_ms();
         let doubtful: Vec<(Key, Arc<str>)> = {
             let books = wallet.books();
             let due = books.prepared.iter().map(|key| (*key, &books.branches[key]));
-            due.filter(|(_, kept)| kept.hold_expire_ms < now_ms)
+            due.filter(|(_, kept)| world.plan.impatient || kept.hold_expire_ms < now_ms)
                 .map(|(key, kept)| (key, Arc::clone(&kept.name)))
                 .take(100)
                 .collect()

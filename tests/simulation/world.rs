@@ -66,6 +66,8 @@ pub struct Plan {
     pub timings: Timings,
     pub rates: Rates,
     pub next_day: bool,
+    /// Wallet networks ask for the decision long before they have to.
+    pub impatient: bool,
 }
 
 impl Plan {
@@ -87,6 +89,7 @@ impl Plan {
             timings,
             rates: Rates::draw(&mut random),
             next_day,
+            impatient: random.below(3) == 0,
         }
     }
 }

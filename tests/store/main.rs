@@ -8,7 +8,10 @@ mod disk;
 #[path = "../simulation/faults.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod faults;
+mod fire;
 mod made;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../simulation/random.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod random;

@@ -62,7 +62,7 @@ fn files_that_are_not_ours_are_refused_and_left_alone() {
     for (name, needle) in [
         ("text", "is not a SQLite database"),
         ("foreign", "not Causeway's"),
-        ("newer", "schema version 99; this version of Causeway knows up to 1"),
+        ("newer", "schema version 99; this version of Causeway knows up to 2"),
         ("buckets", "has 7 buckets"),
         ("no-such-folder/store", "cannot be opened"),
     ] {
@@ -253,7 +253,7 @@ async fn a_write_that_the_file_refuses_does_not_take_its_neighbours_along() {
     let file = rusqlite::Connection::open(&path).unwrap();
     let id = payments[7].id;
     file.execute(
-        "INSERT INTO record (bucket, id, version, data) VALUES (?1, ?2, 2, x'00')",
+        "INSERT INTO record (sequence, bucket, id, version, data) VALUES (-1, ?1, ?2, 2, x'00')",
         rusqlite::params![id.bucket(), id.as_bytes()],
     )
     .unwrap();
@@ -273,4 +273,57 @@ async fn a_write_that_the_file_refuses_does_not_take_its_neighbours_along() {
             _ => assert_eq!(outcome.unwrap(), AppendOutcome::Appended, "payment {n}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = open(&path).unwrap();
+    let old: Vec<_> = (0..40).map(|n| made::terms("apple-pay", n)).collect();
+    for (n, terms) in (0..).zip(&old) {
+        store.put_quote(made::quote(n)).await.unwrap();
+        store.begin(made::begin(terms)).await.unwrap();
+    }
+    store.put_quote(made::quote(100)).await.unwrap();
+    drop(store);
+    // As it was before rows had checksums.
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(
+        "ALTER TABLE record DROP COLUMN sum; ALTER TABLE quote DROP COLUMN sum; ALTER TABLE quote DROP COLUMN taken_sum;
+         DELETE FROM meta WHERE key <> 'buckets'; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(file);
+    fs::remove_file(folder.path().join("store.sqlite.mark")).unwrap();
+
+    let store = SqliteStore::open(SqliteOptions::new(&path)).unwrap();
+    // What was there is there, goes on, and has company.
+    for terms in &old[..20] {
+        let records = [made::begun(terms), made::committed(terms.begin_ms)];
+        let append = made::append(terms.id, &records, 1);
+        assert_eq!(store.append(append).await.unwrap(), AppendOutcome::Appended);
+    }
+    let mut taker = (*made::terms("apple-pay", 200)).clone();
+    taker.order.pricing = OrderPricing::Quote(made::quote_id(100));
+    let taker = Arc::new(taker);
+    assert_eq!(store.begin(made::begin(&taker)).await.unwrap(), BeginOutcome::Begun);
+    for terms in old.iter().chain([&taker]) {
+        assert!(store.payment(terms.id).await.unwrap().is_some());
+        let OrderPricing::Quote(quote) = terms.order.pricing else {
+            panic!("by a quote")
+        };
+        let quote = store.quote(quote).await.unwrap().unwrap();
+        assert_eq!(quote.taken_by, Some(terms.id));
+    }
+    let checked = store.check().await.unwrap();
+    assert_eq!((checked.payments, checked.changes, checked.quotes), (41, 61, 41));
+    assert_eq!(checked.problems, [""; 0]);
+    drop(store);
+    // A new row without a checksum is damage, not an old one.
+    let file = rusqlite::Connection::open(&path).unwrap();
+    assert_eq!(file.execute("UPDATE record SET sum = NULL", []).unwrap(), 61);
+    drop(file);
+    let error = problem(&path);
+    assert!(error.contains("checksum is wrong"), "{error}");
 }

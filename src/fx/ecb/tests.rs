@@ -255,6 +255,10 @@ fn malformed_xml_names_line_field_and_what_stands_there() {
     );
     check("<gesmes:Envelope><Cube><Cube time='2014-10-28'>", "ends early");
     check(&format!("<Envelope>{}", "<a>".repeat(100)), "nested too deep");
+    // A name of the file is not repeated whole, nor are line breaks: the message is a line of a log.
+    let long = format!("<Envelope></{}\n>", "x".repeat(100_000));
+    let error = parse_xml(long.as_bytes(), None).unwrap_err().to_string();
+    assert!(error.len() < 300 && !error.contains('\n'), "{} bytes", error.len());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::payment::BUCKETS;
 const APPLICATION_ID: i32 = 0x4353_5759;
 
 /// Each brings the file from the version that is its place in the list to the next. Never changed, only added to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (
         key   TEXT NOT NULL PRIMARY KEY,
         value INTEGER NOT NULL
@@ -56,9 +57,20 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (bucket, id)
     ) WITHOUT ROWID;
     CREATE INDEX quote_free ON quote (expire_ms) WHERE taken_by IS NULL;
-"];
+",
+    "
+    -- Checksums of rows: src/store/sqlite/sum.rs. Rows from before have none.
+    ALTER TABLE record ADD COLUMN sum INTEGER;
+    ALTER TABLE quote ADD COLUMN sum INTEGER;
+    ALTER TABLE quote ADD COLUMN taken_sum INTEGER;
+    -- Up to this change a record may be without a sum, and if there is such a change at all a quote may.
+    INSERT INTO meta (key, value) SELECT 'unsummed_to', coalesce(max(sequence), 0) FROM record;
+    -- How often the store was opened.
+    INSERT INTO meta (key, value) VALUES ('opened', 0);
+",
+];
 
-/// Checks that the file is ours or empty, sets the journal up and migrates.
+/// Checks that the file is ours or empty, sets the journal up, migrates, and sees that it can be written.
 pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(), StoreError> {
     let path = &options.path;
     let map = |error: rusqlite::Error| unusable(path, &error);
@@ -149,7 +161,33 @@ pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(
             "has {buckets} buckets; this version of Causeway has {BUCKETS}"
         )));
     }
+    if tables_of(connection).map_err(map)? != expected_tables().map_err(map)? {
+        return Err(foreign(
+            "is damaged: its tables are not described as they were made; restore it from a backup".into(),
+        ));
+    }
+    // The first write, so that a file or folder that cannot be written is refused now and not with the first payment.
+    connection
+        .execute("UPDATE meta SET value = value + 1 WHERE key = 'opened'", [])
+        .map_err(map)?;
     Ok(())
+}
+
+/// The tables and indexes as the file describes them.
+fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<[String; 4]>> {
+    connection
+        .prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")?
+        .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?
+        .collect()
+}
+
+/// The same of a file that has just been made.
+fn expected_tables() -> rusqlite::Result<Vec<[String; 4]>> {
+    let connection = Connection::open_in_memory()?;
+    for script in MIGRATIONS {
+        connection.execute_batch(script)?;
+    }
+    tables_of(&connection)
 }
 
 #[cfg(test)]

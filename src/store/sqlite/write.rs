@@ -10,7 +10,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     super::{Append, AppendOutcome, Begin, BeginOutcome, Change, StoreError, codec},
+    mark::MarkFile,
     read::{state_code, stored_state},
+    sum::{quote_sum, record_sum, taken_sum},
 };
 use crate::{
     coordinator::protocol::{Durability, Phase, Record, State, fold},
@@ -63,6 +65,7 @@ enum Done {
 
 pub struct Writer {
     connection: Connection,
+    mark: MarkFile,
     queue: Receiver<Job>,
     feed: Feed,
     failed: watch::Sender<Option<StoreError>>,
@@ -73,6 +76,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(
         connection: Connection,
+        mark: MarkFile,
         queue: Receiver<Job>,
         feed: Feed,
         failed: watch::Sender<Option<StoreError>>,
@@ -81,6 +85,7 @@ impl Writer {
     ) -> Self {
         Self {
             connection,
+            mark,
             queue,
             feed,
             failed,
@@ -124,6 +129,9 @@ impl Writer {
         }
         match self.try_commit(batch) {
             Ok((done, changes)) => {
+                let head = changes.last().map(|change| change.sequence);
+                self.mark
+                    .note(&self.connection, head.unwrap_or_else(|| self.feed.subscribe().head()));
                 // Watchers see it before the caller hears of it: a caller that then watches finds it in the feed.
                 self.feed.publish(changes);
                 for (job, done) in batch.drain(..).zip(done) {
@@ -204,10 +212,16 @@ impl Writer {
             // store keeps the two apart.
             let taken = self
                 .cached(
-                    "UPDATE quote SET taken_by = ?3
-                     WHERE bucket = ?1 AND id = ?2 AND (taken_by IS NULL OR taken_by = ?3)",
+                    // A quote whose taker is half there is damaged, and nobody's.
+                    "UPDATE quote SET taken_by = ?3, taken_sum = ?4
+                     WHERE bucket = ?1 AND id = ?2 AND (taken_by IS NULL AND taken_sum IS NULL OR taken_by = ?3)",
                 )?
-                .execute(params![quote.bucket(), quote.as_bytes(), id])?;
+                .execute(params![
+                    quote.bucket(),
+                    quote.as_bytes(),
+                    id,
+                    taken_sum(*quote, terms.id)
+                ])?;
             if taken == 0 {
                 let by: Option<Option<[u8; 16]>> = self
                     .cached("SELECT taken_by FROM quote WHERE bucket = ?1 AND id = ?2")?
@@ -285,24 +299,28 @@ impl Writer {
 
     fn add_record(&self, id: PaymentId, version: u32, record: &Record, sequence: &mut u64) -> rusqlite::Result<()> {
         *sequence += 1;
-        self.cached("INSERT INTO record (sequence, bucket, id, version, data) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        let data = codec::encode_record(record);
+        self.cached("INSERT INTO record (sequence, bucket, id, version, data, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute(params![
                 *sequence,
                 id.bucket(),
                 id.as_bytes(),
                 version,
-                codec::encode_record(record)
+                data,
+                record_sum(*sequence, id, version, &data)
             ])?;
         Ok(())
     }
 
     fn put_quote(&self, quote: &Quote) -> rusqlite::Result<()> {
-        self.cached("INSERT INTO quote (bucket, id, expire_ms, data) VALUES (?1, ?2, ?3, ?4)")?
+        let data = codec::encode_quote(quote);
+        self.cached("INSERT INTO quote (bucket, id, expire_ms, data, sum) VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![
                 quote.id.bucket(),
                 quote.id.as_bytes(),
                 quote.expire_ms,
-                codec::encode_quote(quote)
+                data,
+                quote_sum(quote.id, &data)
             ])?;
         Ok(())
     }
