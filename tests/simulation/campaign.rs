@@ -267,11 +267,7 @@ fn run_world(seed: u64, size: u64) -> std::result::Result<Result, (Broken, Strin
     if let Err(panic) = run {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let broken = Broken {
-            promise: 0,
-            payment: None,
-            what: format!("panicked: {}", said.unwrap_or_default()),
-        };
+        let broken = Broken::new(0, None, format!("panicked: {}", said.unwrap_or_default()));
         return Err((broken, format!("{:?}", world.plan)));
     }
     let history = world.history();
@@ -321,9 +317,11 @@ fn the_promises_hold_under_every_fault() {
             } = *failure;
             say(&history);
             say(&format!(
-                "simulation: broken promise {} after {after} payments: {}\nreplay: SIM_WORLD={seed}:{size} cargo test --release \
+                "simulation: broken promise {} after {} payments: {}\nreplay: SIM_WORLD={seed}:{size} cargo test --release \
                  --test simulation the_promises",
-                broken.promise, broken.what
+                broken.promise,
+                after + broken.begun,
+                broken.what
             ));
             panic!("a promise was not kept");
         }
