@@ -24,7 +24,6 @@ mod chaos;
 mod closing;
 mod cluster;
 #[path = "../support/decimal.rs"]
-#[allow(dead_code, reason = "every test binary uses its own part")]
 mod decimal;
 mod dice;
 mod evidence;

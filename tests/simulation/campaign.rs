@@ -343,6 +343,22 @@ fn the_promises_hold_under_every_fault() {
     ));
 }
 
+/// Worlds that once broke a promise, or made the auditor say so without reason: seed, payments, what it was.
+const REGRESSIONS: &[(u64, u64, &str)] = &[
+    (2936340266296909718, 512, "several altered bodies under one request_id"),
+    (217842748775007503, 485, "a network that lies about why it refused"),
+    (7148682683216937689, 253, "two altered bodies that are the same"),
+];
+
+#[test]
+fn what_once_broke_holds() {
+    for (seed, size, what) in REGRESSIONS {
+        if let Err((broken, history)) = run_world(*seed, *size) {
+            panic!("{what}: broken promise {}: {}\n{history}", broken.promise, broken.what);
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     let mut random = Random::new(77);
