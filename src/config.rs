@@ -49,6 +49,8 @@ pub struct Config {
     pub redeliveries_per_second: u32,
     /// What the gateway gives to strangers and partners.
     pub limits: Limits,
+    /// Where the metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The partner networks.
     pub partners: BTreeMap<PartnerName, Partner>,
     /// Between whom money moves, and at what price.
@@ -278,6 +280,10 @@ impl Checker {
             "an address and a port: 127.0.0.1:7000",
             str::parse,
         );
+        let metrics = raw.metrics.listen.as_deref().and_then(|listen| {
+            let allowed = "an address and a port: 127.0.0.1:9464";
+            self.parse("metrics.listen", listen, allowed, str::parse)
+        });
         let partners = self.partners(&raw);
         let corridors = self.corridors(&raw, &partners);
         let rates = self.rates(raw.rates);
@@ -321,6 +327,7 @@ impl Checker {
                     as usize,
                 handshake: self.millis("limits.handshake_ms", raw.limits.handshake_ms, 100),
             },
+            metrics,
             partners,
             corridors,
         })

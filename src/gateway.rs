@@ -4,10 +4,10 @@
 //! again, and nothing new is begun once a stop was asked for. Called by `main` and by tests, which bring the listener and
 //! the signal to stop.
 
-use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -31,6 +31,7 @@ use crate::{
     },
     runtime::{SharedRuntime, TokioRuntime},
     store::{SqliteOptions, SqliteStore, Store, StoreError},
+    telemetry::{self, Telemetry},
     tls::{self, ChannelOptions, ListenLimits, TlsError},
 };
 
@@ -75,6 +76,14 @@ pub enum GatewayError {
     /// The listener.
     #[error("listener: {0}")]
     Listen(#[from] io::Error),
+    /// The listener of the metrics.
+    #[error("metrics.listen: cannot listen on {addr}: {error}")]
+    Metrics {
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
 }
 
 /// Serves until `shutdown`, then drains for as long as the configuration allows. The listener is the caller's; what the
@@ -95,7 +104,10 @@ pub async fn serve(
     };
     let rates = rates(&config, Arc::clone(&runtime))?;
     let tls_config = tls::server_config(&config.tls)?;
-    let participants = participants(&config, &runtime)?;
+    let telemetry = Telemetry::default();
+    let participants = participants(&config, &runtime, &telemetry)?;
+    // Before anything is recovered: how partners answer then is worth seeing, and a wrong address is told at once.
+    let _metrics = serve_metrics(config.metrics, telemetry).await?;
     let core = Core::start(&config, Arc::clone(&store), rates, participants, halts, runtime).await?;
     let api = core.api();
 
@@ -274,6 +286,23 @@ impl Core {
     }
 }
 
+/// Serves the metrics until the handle is dropped, drain included.
+async fn serve_metrics(
+    addr: Option<SocketAddr>,
+    telemetry: Telemetry,
+) -> Result<Option<AbortOnDropHandle<()>>, GatewayError> {
+    let Some(addr) = addr else {
+        return Ok(None);
+    };
+    let failed = |error| GatewayError::Metrics { addr, error };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    tracing::info!(addr = %listener.local_addr().map_err(failed)?, "metrics are served");
+    let server = tokio::spawn(async move {
+        telemetry::serve(listener, telemetry).await;
+    });
+    Ok(Some(AbortOnDropHandle::new(server)))
+}
+
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
     // The empty name is the whole server (grpc.health.v1).
     for service in [""].iter().chain(&SERVICES) {
@@ -284,6 +313,7 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
 fn participants(
     config: &Config,
     runtime: &SharedRuntime,
+    telemetry: &Telemetry,
 ) -> Result<BTreeMap<PartnerName, Arc<dyn Participant>>, TlsError> {
     config
         .partners
@@ -291,7 +321,8 @@ fn participants(
         .map(|(name, partner)| {
             let expected: &Principal = &partner.identity;
             let channel = tls::channel(&partner.endpoint, &config.tls, expected, ChannelOptions::default())?;
-            let participant = GrpcParticipant::new(name.clone(), channel, config.timing.timeouts, Arc::clone(runtime));
+            let participant = GrpcParticipant::new(name.clone(), channel, config.timing.timeouts, Arc::clone(runtime))
+                .counting(telemetry);
             Ok((name.clone(), Arc::new(participant) as Arc<dyn Participant>))
         })
         .collect()

@@ -20,6 +20,7 @@
 //! | [`participant`] | A partner network as the coordinator calls it; [`participant::mock`] is a partner to test with. |
 //! | [`store`] | What is durable: the contract, and SQLite. |
 //! | [`feed`] | The changes in their order, for whoever watches. |
+//! | [`telemetry`] | Metrics: what is counted, the page that shows it, and a bound on what is logged. |
 //! | [`runtime`] | Clocks, timers, tasks and randomness, for all that drives payments. |
 //! | [`wire`] | Instants, and the domain of errors, on every wire. |
 //! | [`demo`] | The demonstration: a story of payments and crashes whose every balance is checked. |
@@ -75,5 +76,6 @@ pub mod payment;
 pub mod pb;
 pub mod runtime;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
 pub mod wire;

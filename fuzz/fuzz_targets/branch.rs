@@ -43,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
         let (message, details) = rest.split_at(rest.len() / 2);
         let code = Code::from(i32::from(code % 17));
         let status = Status::with_details(code, String::from_utf8_lossy(message), details.to_vec().into());
-        check_status(code, read_status(&status));
+        check_status(code, read_status(&call, &status));
     }
 });
 

@@ -18,6 +18,8 @@ pub struct File {
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
+    pub metrics: Metrics,
+    #[serde(default)]
     pub partner: Vec<Partner>,
     #[serde(default)]
     pub corridor: Vec<Corridor>,
@@ -128,6 +130,12 @@ impl Default for Limits {
             handshake_ms: 10_000,
         }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    pub listen: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -46,6 +46,10 @@ fn a_good_file_is_taken_and_its_paths_are_relative_to_it() {
         ["apple-pay"]
     );
     assert!(config.rates.source.is_pinned());
+    // Metrics are served where that is asked for.
+    assert_eq!(config.metrics, None);
+    let asked = GOOD.replace("[rates]", "[metrics]\nlisten = \"127.0.0.1:9464\"\n[rates]");
+    assert_eq!(parse(&asked).unwrap().metrics, Some(([127, 0, 0, 1], 9464).into()));
 }
 
 #[test]
@@ -56,6 +60,16 @@ fn a_wrong_file_names_the_key_what_was_found_and_what_is_allowed() {
             "listen = \"127.0.0.1:7000\"",
             "listen = \"nowhere\"",
             &["listen", "nowhere", "127.0.0.1:7000"],
+        ),
+        (
+            "[rates]",
+            "[metrics]\nlisten = \"9464\"\n[rates]",
+            &["metrics.listen", "9464", "127.0.0.1:9464"],
+        ),
+        (
+            "[rates]",
+            "[metrics]\nport = 9464\n[rates]",
+            &["metrics", "port", "unknown field"],
         ),
         (
             "listen = \"127.0.0.1:7000\"",

@@ -12,7 +12,8 @@ use super::{
     BeginError, HaltPoint, Shared, View,
     live::{Leave, Seat, present},
     protocol::{
-        Answer, Command, Decision, Durability, Effect, Event, Input, Record, State, Step, apply, decide, fold, wake_at,
+        Answer, Command, Decision, Durability, Effect, Event, Input, Knowledge, Record, State, Step, apply, decide,
+        fold, wake_at,
     },
 };
 use crate::{
@@ -219,7 +220,7 @@ impl Driver {
         let State::Present(before) = &self.state else {
             unreachable!("a payment begins by Driver::begin")
         };
-        let expected_version = before.version;
+        let (expected_version, known) = (before.version, before.knowledge());
         let states = after_each_durable(&self.state, &step.records);
         let forced = durable
             .iter()
@@ -260,7 +261,7 @@ impl Driver {
         if forced {
             self.advance(&step.records);
             self.publish();
-            self.raise_alarm(&step.records);
+            self.raise_alarm(known, &step.records);
         }
         self.halt(points.after).await;
         self.release(step.effects);
@@ -346,13 +347,32 @@ impl Driver {
         }
     }
 
-    /// A person acts on this one: two networks say different things about the same money.
-    fn raise_alarm(&self, records: &[Record]) {
+    /// A person acts on this one: two networks say different things about the same money. `known` is what was known of each
+    /// branch before the step: evidence that is only completed is no second alarm.
+    fn raise_alarm(&self, mut known: Vec<Knowledge>, records: &[Record]) {
+        let State::Present(transaction) = &self.state else {
+            return;
+        };
         for record in records {
-            if let Event::Disputed { outcome, .. } = &record.event {
-                let (reason, detail) = (outcome.reason.name(), &outcome.detail);
-                tracing::error!(payment = %self.id, reason, detail, "a payment is disputed and waits for an operator");
+            let Event::Disputed { outcome, branches } = &record.event else {
+                continue;
+            };
+            let (reason, detail) = (outcome.reason.name(), &outcome.detail);
+            let parties = transaction.terms.branches.iter().map(|branch| &branch.party.partner);
+            for ((partner, before), after) in parties.zip(&known).zip(branches) {
+                if *after != Knowledge::Contradicted || before == after {
+                    continue;
+                }
+                tracing::error!(
+                    payment = %self.id, %partner, reason, detail,
+                    "a payment is disputed and waits for an operator"
+                );
+                // Not there if it was taken out of the configuration since: then nobody counts for it either.
+                if let Some(peer) = self.shared.participants.get(partner) {
+                    peer.participant.contradicted(outcome.reason);
+                }
             }
+            known.clone_from(branches);
         }
     }
 

@@ -2,21 +2,15 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use http::uri::PathAndQuery;
-use prost::{
-    Message,
-    bytes::{BufMut, Bytes},
-};
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
-    transport::Channel,
-};
-use tonic_prost::ProstDecoder;
+use prost::{Message, bytes::Bytes};
+use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
-use super::{Answering, Call, Participant};
+use super::{
+    Answering, Call, Participant,
+    channel::ChannelTransport,
+    conduct::{Conduct, Finding, Misbehaviour, clean},
+};
 use crate::{
     coordinator::protocol::{Answer, Command},
     payment::{self, Outcome, PartnerName, Reason},
@@ -27,16 +21,14 @@ use crate::{
         },
     },
     runtime::{self, SharedRuntime},
+    telemetry::Telemetry,
     wire,
 };
 
-/// How much of what a partner wrote goes into an outcome.
-const DETAIL_CHARS_MAX: usize = 200;
 /// ISO 20022 MS03: reason not specified.
 const CODE_UNSPECIFIED: &str = "MS03";
-/// A branch is a few hundred bytes.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-const REQUEST_BYTES_USUAL: usize = 512;
+/// Characters of a reference.
+const REFERENCE_CHARS_MAX: usize = 64;
 
 /// How long a call may take before its outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,44 +54,13 @@ pub trait Transport: Clone + Send + Sync + 'static {
     /// given up by dropping the future.
     ///
     /// # Errors
-    /// The participant's status, or the transport's own.
+    /// The participant's status, which has no source; or the transport's own, whose source says what happened.
     fn unary(
         &self,
         path: &'static str,
         message: Bytes,
         timeout: Duration,
     ) -> impl Future<Output = Result<Branch, Status>> + Send;
-}
-
-/// The transport of production: an HTTP/2 channel.
-#[derive(Clone, Debug)]
-pub struct ChannelTransport {
-    client: Grpc<Channel>,
-}
-
-impl ChannelTransport {
-    fn new(channel: Channel) -> Self {
-        let client = Grpc::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { client }
-    }
-}
-
-impl Transport for ChannelTransport {
-    async fn unary(&self, path: &'static str, message: Bytes, timeout: Duration) -> Result<Branch, Status> {
-        let mut client = self.client.clone();
-        client
-            .ready()
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut request = Request::new(message);
-        request.set_timeout(timeout);
-        let response = client
-            .unary(request, PathAndQuery::from_static(path), BranchCodec)
-            .await?;
-        Ok(response.into_inner())
-    }
 }
 
 /// A partner network over gRPC, one unary call a command.
@@ -109,6 +70,7 @@ pub struct GrpcParticipant<T = ChannelTransport> {
     transport: T,
     timeouts: Timeouts,
     runtime: SharedRuntime,
+    conduct: Arc<Conduct>,
 }
 
 impl GrpcParticipant {
@@ -121,12 +83,21 @@ impl GrpcParticipant {
 impl<T: Transport> GrpcParticipant<T> {
     /// The partner at the other end of a transport.
     pub fn over(partner: PartnerName, transport: T, timeouts: Timeouts, runtime: SharedRuntime) -> Self {
+        let conduct = Conduct::new(partner.clone(), &Telemetry::default(), Arc::clone(&runtime));
         Self {
             partner,
             transport,
             timeouts,
             runtime,
+            conduct: Arc::new(conduct),
         }
+    }
+
+    /// The same, counting among these metrics; otherwise nobody sees its counts.
+    pub fn counting(mut self, telemetry: &Telemetry) -> Self {
+        let conduct = Conduct::new(self.partner.clone(), telemetry, Arc::clone(&self.runtime));
+        self.conduct = Arc::new(conduct);
+        self
     }
 
     fn timeout(&self, call: &Call) -> Duration {
@@ -150,14 +121,21 @@ impl<T: Transport> Participant for GrpcParticipant<T> {
         Box::pin(async move {
             let timeout = this.timeout(&call);
             let answered = this.transport.unary(path, message, timeout);
-            match runtime::timeout(&*this.runtime, timeout, answered).await {
+            let reading = match runtime::timeout(&*this.runtime, timeout, answered).await {
                 Some(Ok(branch)) => read_branch(&this.partner, &call, branch),
-                Some(Err(status)) => read_status(&status),
-                None => Answer::Unknown {
-                    cause: format!("no answer within {} ms", timeout.as_millis()).into(),
-                },
-            }
+                Some(Err(status)) => read_status(&call, &status),
+                None => Reading::nothing(
+                    Misbehaviour::NoAnswer,
+                    format!("no answer within {} ms", timeout.as_millis()),
+                ),
+            };
+            this.conduct.answered(&call, &reading.answer, reading.finding.as_ref());
+            reading.answer
         })
+    }
+
+    fn contradicted(&self, reason: Reason) {
+        self.conduct.contradicted(reason);
     }
 }
 
@@ -214,82 +192,90 @@ fn request(call: &Call) -> (&'static str, Bytes) {
     (path, message.into())
 }
 
-/// Encoded requests out, branches in. All four methods answer with a branch.
-#[derive(Clone, Copy, Debug, Default)]
-struct BranchCodec;
-
-impl Codec for BranchCodec {
-    type Encode = Bytes;
-    type Decode = Branch;
-    type Encoder = Self;
-    type Decoder = ProstDecoder<Branch>;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> ProstDecoder<Branch> {
-        ProstDecoder::new(BufferSettings::default())
-    }
+/// What an answer is worth, and what there is to tell about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) answer: Answer,
+    finding: Option<Finding>,
 }
 
-impl Encoder for BranchCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
+impl Reading {
+    fn good(answer: Answer) -> Self {
+        Self { answer, finding: None }
     }
 
-    fn buffer_settings(&self) -> BufferSettings {
-        // Requests are a few hundred bytes; the usual buffer is for 8 KiB.
-        BufferSettings::new(REQUEST_BYTES_USUAL, MESSAGE_BYTES_MAX)
+    /// It is worth nothing.
+    fn nothing(kind: Misbehaviour, cause: String) -> Self {
+        Self {
+            finding: Some(Finding::misbehaviour(kind, &cause)),
+            answer: Answer::Unknown { cause: cause.into() },
+        }
+    }
+
+    /// It is worth something, but for a part of it; what was said before weighs more.
+    fn but(mut self, kind: Misbehaviour, text: &str) -> Self {
+        self.finding.get_or_insert_with(|| Finding::misbehaviour(kind, text));
+        self
     }
 }
 
 /// What an answer is worth.
-pub fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Answer {
+pub(crate) fn read_branch(partner: &PartnerName, call: &Call, branch: Branch) -> Reading {
     let (payment, name) = (call.terms.id.to_string(), call.branch.name());
     if branch.payment != payment || branch.branch != name {
-        let found = clean(&format!("{}/{}", branch.payment, branch.branch));
-        tracing::warn!(%partner, payment, branch = name, found, "a partner answered for another branch");
-        return Answer::Unknown {
-            cause: format!("answered for another branch: {found}").into(),
+        let kind = match branch.payment == payment {
+            true => Misbehaviour::OtherBranch,
+            false => Misbehaviour::OtherPayment,
         };
+        let found = clean(&format!("{}/{}", branch.payment, branch.branch));
+        return Reading::nothing(kind, format!("answered for another branch: {found}"));
     }
-    let reference = reference(partner, &payment, &branch.reference);
     match branch.state() {
-        State::Prepared => Answer::Prepared { reference },
-        State::Committed => Answer::Committed { reference },
-        State::Aborted => Answer::Aborted,
+        State::Prepared => {
+            let reading = with_reference(branch.reference, |reference| Answer::Prepared { reference });
+            match call.command {
+                Command::Prepare | Command::Inquire => reading,
+                Command::Commit | Command::Abort => Reading {
+                    finding: Some(Finding::misbehaviour(Misbehaviour::NotDone, "answered PREPARED")),
+                    ..reading
+                },
+            }
+        }
+        State::Committed => with_reference(branch.reference, |reference| Answer::Committed { reference }),
+        State::Aborted => Reading::good(Answer::Aborted),
         State::Refused => {
             let refusal = branch.refusal.unwrap_or_default();
-            let code = match refusal.code.as_str() {
-                code if code.len() == 4 && code.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) => code,
-                _ => CODE_UNSPECIFIED,
-            };
-            Answer::Refused(Outcome {
+            let given = refusal.code.as_str();
+            let is_code = given.len() == 4 && given.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+            let code = if is_code { given } else { CODE_UNSPECIFIED };
+            let reading = Reading::good(Answer::Refused(Outcome {
                 reason: Reason::from_refusal_code(code),
                 code: code.into(),
                 detail: clean(&refusal.detail),
                 partner: Some(partner.clone()),
-            })
+            }));
+            match is_code {
+                true => reading,
+                false => reading.but(Misbehaviour::BadRefusalCode, &format!("{given:?} is taken as {code}")),
+            }
         }
-        State::Unspecified => Answer::Unknown {
-            cause: format!("answered with state {}", branch.state).into(),
-        },
+        State::Unspecified => Reading::nothing(Misbehaviour::NoState, format!("answered with state {}", branch.state)),
     }
 }
 
 /// A gRPC error says nothing of the branch, but for the one that says there is none.
-pub fn read_status(status: &Status) -> Answer {
+pub(crate) fn read_status(call: &Call, status: &Status) -> Reading {
     let cause: Arc<str> = format!("{:?}: {}", status.code(), clean(status.message())).into();
-    match status.code() {
-        Code::NotFound => match status.get_details_error_info() {
-            Some(info) if info.reason == "BRANCH_UNKNOWN" && info.domain == wire::ERROR_DOMAIN => Answer::Missing,
-            _ => Answer::Unknown { cause },
-        },
+    let answer = match status.code() {
+        Code::NotFound if is_branch_unknown(status) => {
+            let reading = Reading::good(Answer::Missing);
+            return match call.command {
+                Command::Commit | Command::Inquire => reading,
+                // The one makes a branch and the other a tombstone: there is no such answer to either.
+                Command::Prepare | Command::Abort => reading.but(Misbehaviour::BadStatus, &cause),
+            };
+        }
+        Code::NotFound => return Reading::nothing(Misbehaviour::BadStatus, cause.to_string()),
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::OutOfRange
@@ -306,23 +292,25 @@ pub fn read_status(status: &Status) -> Answer {
         | Code::Internal
         | Code::Unavailable
         | Code::DataLoss => Answer::Unknown { cause },
+    };
+    Reading {
+        answer,
+        finding: Finding::of_transport(status),
     }
+}
+
+fn is_branch_unknown(status: &Status) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.reason == "BRANCH_UNKNOWN" && info.domain == wire::ERROR_DOMAIN)
 }
 
 /// A reference that breaks the rules is left out; the vote or the movement that it came with still counts.
-fn reference(partner: &PartnerName, payment: &str, text: &str) -> Arc<str> {
-    if text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic()) {
-        return text.into();
+fn with_reference(text: String, answer: impl FnOnce(Arc<str>) -> Answer) -> Reading {
+    if text.len() <= REFERENCE_CHARS_MAX && text.chars().all(|c| c.is_ascii_graphic()) {
+        return Reading::good(answer(text.into()));
     }
-    tracing::warn!(%partner, payment, "a partner's reference is not 0 to 64 visible ASCII characters; left out");
-    "".into()
-}
-
-fn clean(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(DETAIL_CHARS_MAX)
-        .collect()
+    Reading::good(answer("".into())).but(Misbehaviour::BadReference, &text)
 }
 
 #[cfg(test)]

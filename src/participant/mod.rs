@@ -5,6 +5,8 @@
 //! make of an answer, to `coordinator`. [`mock`] is a real participant for tests and demonstrations; it shares no code
 //! with the rest.
 
+mod channel;
+mod conduct;
 pub(crate) mod grpc;
 pub mod mock;
 
@@ -12,10 +14,12 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
     coordinator::protocol::{Answer, Command},
-    payment::{BranchId, Terms},
+    payment::{BranchId, Reason, Terms},
 };
 
-pub use grpc::{ChannelTransport, GrpcParticipant, Timeouts, Transport};
+pub use channel::ChannelTransport;
+pub use conduct::Misbehaviour;
+pub use grpc::{GrpcParticipant, Timeouts, Transport};
 
 /// An answer that is on its way. It always comes: a call that is not answered in time is [`Answer::Unknown`].
 pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -24,6 +28,9 @@ pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub trait Participant: Send + Sync + 'static {
     /// Sends a command of a payment's branch. Dropping the future gives the call up, not what it may have done.
     fn call(&self, call: Call) -> Answering;
+
+    /// The participant has acted against a decision, by what it answered. For its record; nothing is sent.
+    fn contradicted(&self, _reason: Reason) {}
 }
 
 /// One command to one participant.

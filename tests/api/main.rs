@@ -1,7 +1,7 @@
 //! The gateway from outside: its API over real sockets and mutual TLS, with real partner networks behind it.
 //!
 //! Reading order: [`payments`] (what goes well), [`idempotency`], [`bad_input`], [`identity`], [`participants`] (partners
-//! that misbehave), [`cancel`], [`list`], [`watch`], [`decisions`], [`server`] (health, reflection), [`drain`], [`load`].
+//! that misbehave), [`hostile`] (partners that break the protocol itself), [`cancel`], [`list`], [`watch`], [`decisions`], [`server`] (health, reflection), [`drain`], [`load`].
 //! Almost every test ends with the auditor.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ mod bad_input;
 mod cancel;
 mod decisions;
 mod drain;
+mod hostile;
 mod idempotency;
 mod identity;
 mod list;

@@ -332,6 +332,17 @@ async fn a_hold_that_is_let_go_before_commit_is_disputed_and_the_other_side_stil
             end + 1
         );
     }
+    // An operator is called: each is counted and an error in the log.
+    let metrics = bench.network.metrics().await;
+    for (name, errors) in [(APPLE, 1), (ALIPAY, 1)] {
+        for (outcome, count) in [("abort", errors), ("commit", 0)] {
+            let labels = [("partner", name), ("outcome", outcome)];
+            let found = metrics.value("causeway_participant_heuristic_outcomes_total", &labels);
+            assert_eq!(found, count, "{name} {outcome}");
+        }
+    }
+    let errors = bench.network.log().lines(&["ERROR", "disputed", "HEURISTIC_ABORT"]);
+    assert_eq!(errors.len(), 2, "{errors:?}");
     // What is disputed stays so over a restart.
     bench.network.stop_gateway().await;
     bench.network.start_gateway().await;

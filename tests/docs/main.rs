@@ -7,6 +7,7 @@ mod diagram;
 mod errors;
 mod links;
 mod map;
+mod metrics;
 #[path = "../support/ports.rs"]
 mod ports;
 mod purity;

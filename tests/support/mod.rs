@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clients;
 pub mod decimal;
 pub mod network;
+pub mod observed;
 pub mod ports;
 pub mod requests;
 pub mod wire;
@@ -17,6 +18,7 @@ use std::{fmt::Debug, future::Future, time::Duration};
 
 pub use clients::{Client, Mock};
 pub use network::{Network, Settings};
+pub use observed::Metrics;
 pub use requests::{ALIPAY, APPLE, PAYPAL, Route};
 pub use wire::Refusal;
 

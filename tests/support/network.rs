@@ -31,6 +31,7 @@ use tonic::transport::Channel;
 use super::{
     ALIPAY, APPLE, BOUND, Client, Mock, PAYPAL,
     audit::{self, Audit},
+    observed::{Log, Metrics},
     ports::free_port,
     wait_for, within,
 };
@@ -110,6 +111,8 @@ pub struct Network {
     dir: tempfile::TempDir,
     settings: Settings,
     gateway_addr: SocketAddr,
+    metrics_addr: SocketAddr,
+    log: Log,
     gateway: Option<Gateway>,
     partner_addrs: BTreeMap<&'static str, SocketAddr>,
     partners: BTreeMap<&'static str, Partner>,
@@ -155,6 +158,8 @@ impl Network {
             dir,
             settings,
             gateway_addr,
+            metrics_addr: ([127, 0, 0, 1], free_port()).into(),
+            log: Log::default(),
             gateway: None,
             partner_addrs: BTreeMap::new(),
             partners: BTreeMap::new(),
@@ -230,6 +235,21 @@ impl Network {
         self.wait_until_up().await;
     }
 
+    /// Starts a server of the test's own at the partner's address; it is given the listener and the partner's files.
+    pub async fn start_stand_in<F>(&mut self, name: &'static str, serve: impl FnOnce(TcpListener, TlsFiles) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = listen(self.partner_addrs[name]).await;
+        let serving = serve(listener, self.files(Role::Partner, name));
+        let server = tokio::spawn(async move {
+            serving.await;
+            Ok(())
+        });
+        let (stop, _) = oneshot::channel();
+        self.partners.insert(name, Partner { stop, server });
+    }
+
     /// As if the partner's process had died: connections are cut, nothing is answered.
     pub async fn kill_partner(&mut self, name: &str) {
         let partner = self.partners.remove(name).expect("the partner is running");
@@ -285,6 +305,16 @@ impl Network {
     /// Every partner network's controls.
     pub fn mocks(&self) -> Vec<Mock> {
         ACCOUNTS.iter().map(|(name, _)| self.mock(name)).collect()
+    }
+
+    /// The gateway's metrics, as a scraper sees them now.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::scrape(self.metrics_addr).await
+    }
+
+    /// What all gateways of this network have warned of.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Where the gateway listens.
@@ -352,9 +382,12 @@ impl Network {
         let text = self.config();
         let config = Config::parse(&text, &self.path("gateway.toml")).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let halts = Halts::new(self.settings.halts.iter().copied());
+        let log = self.log.subscriber();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("gateway")
+            // The thread's own for as long as it lives, so that gateways in one process do not log into one.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
             .enable_all()
             .build()
             .expect("a runtime");
@@ -425,6 +458,7 @@ impl Network {
             rates,
             ..
         } = &self.settings;
+        let metrics_addr = self.metrics_addr;
         let mut text = format!(
             r#"listen = "127.0.0.1:0"
 store = "gateway.sqlite"
@@ -446,6 +480,8 @@ drain_ms = {drain_ms}
 recovery_interval_ms = 500
 voting_ladder_ms = [20, 40, 80]
 delivery_ladder_ms = [20, 40, 80]
+[metrics]
+listen = "{metrics_addr}"
 "#
         );
         for (name, currencies) in [

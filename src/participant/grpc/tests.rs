@@ -1,8 +1,13 @@
 use tonic_types::ErrorDetails;
 
 use super::*;
-use crate::runtime::TokioRuntime;
-use crate::{coordinator::protocol::test_terms, payment::BranchId, pb::participant::v1::Refusal};
+use crate::{
+    coordinator::protocol::test_terms,
+    participant::conduct::{EXCERPT_CHARS_MAX, Fault},
+    payment::BranchId,
+    pb::participant::v1::Refusal,
+    runtime::TokioRuntime,
+};
 
 fn call() -> Call {
     Call {
@@ -27,8 +32,24 @@ fn branch(state: State) -> Branch {
     }
 }
 
+/// An answer to a Prepare, and what is told of it.
+fn read_told(branch: Branch) -> (Answer, Option<Misbehaviour>) {
+    told(read_branch(&partner(), &call(), branch))
+}
+
+fn told(reading: Reading) -> (Answer, Option<Misbehaviour>) {
+    let kind = reading.finding.map(|finding| match finding.fault {
+        Fault::Misbehaviour(kind) => kind,
+        Fault::Unreachable => panic!("reached: {finding:?}"),
+    });
+    (reading.answer, kind)
+}
+
+/// The same of one that breaks no rule.
 fn read(branch: Branch) -> Answer {
-    read_branch(&partner(), &call(), branch)
+    let (answer, kind) = read_told(branch);
+    assert_eq!(kind, None, "{answer:?}");
+    answer
 }
 
 #[test]
@@ -61,53 +82,72 @@ fn what_a_participant_says_of_the_branch_counts() {
 
 #[test]
 fn what_it_says_of_anything_else_is_unknown() {
-    for wrong in [
-        Branch {
-            payment: "payments/00000000-0000-8000-8000-000000000000".into(),
-            ..branch(State::Committed)
-        },
-        Branch {
-            payment: String::new(),
-            ..branch(State::Committed)
-        },
-        Branch {
-            branch: "credit".into(),
-            ..branch(State::Committed)
-        },
-        Branch {
-            branch: String::new(),
-            ..branch(State::Aborted)
-        },
-        branch(State::Unspecified),
-        Branch {
-            state: 77,
-            ..branch(State::Prepared)
-        },
-        Branch::default(),
+    let other_payment = |payment: &str| Branch {
+        payment: payment.into(),
+        ..branch(State::Committed)
+    };
+    let other_branch = |name: &str| Branch {
+        branch: name.into(),
+        ..branch(State::Aborted)
+    };
+    for (wrong, expected) in [
+        (
+            other_payment("payments/00000000-0000-8000-8000-000000000000"),
+            Misbehaviour::OtherPayment,
+        ),
+        (other_payment(""), Misbehaviour::OtherPayment),
+        (Branch::default(), Misbehaviour::OtherPayment),
+        (other_branch("credit"), Misbehaviour::OtherBranch),
+        (other_branch(""), Misbehaviour::OtherBranch),
+        (branch(State::Unspecified), Misbehaviour::NoState),
+        (
+            Branch {
+                state: 77,
+                ..branch(State::Prepared)
+            },
+            Misbehaviour::NoState,
+        ),
     ] {
-        let answer = read(wrong.clone());
+        let (answer, kind) = read_told(wrong.clone());
         assert!(matches!(answer, Answer::Unknown { .. }), "{wrong:?}: {answer:?}");
+        assert_eq!(kind, Some(expected), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_decision_that_is_answered_with_prepared_is_not_done() {
+    for (command, expected) in [
+        (Command::Prepare, None),
+        (Command::Inquire, None),
+        (Command::Commit, Some(Misbehaviour::NotDone)),
+        (Command::Abort, Some(Misbehaviour::NotDone)),
+    ] {
+        let call = Call { command, ..call() };
+        let (answer, kind) = told(read_branch(&partner(), &call, branch(State::Prepared)));
+        assert!(matches!(answer, Answer::Prepared { .. }), "{command:?}: {answer:?}");
+        assert_eq!(kind, expected, "{command:?}");
     }
 }
 
 #[test]
 fn texts_of_participants_are_bounded_and_clean() {
     for bad in ["x".repeat(65), "a b".into(), "a\n".into(), "é".into()] {
-        assert_eq!(
-            read(Branch {
-                reference: bad,
-                ..branch(State::Committed)
-            }),
+        let expected = (
             Answer::Committed { reference: "".into() },
-            "the movement counts, the reference does not"
+            Some(Misbehaviour::BadReference),
         );
+        let bad = Branch {
+            reference: bad,
+            ..branch(State::Committed)
+        };
+        assert_eq!(read_told(bad), expected, "the movement counts, the reference does not");
     }
     for code in ["", "am04", "AM044", "A-04", "é"] {
         let refusal = Some(Refusal {
             code: code.into(),
             detail: "\u{7}x".repeat(1_000),
         });
-        let Answer::Refused(outcome) = read(Branch {
+        let (Answer::Refused(outcome), kind) = read_told(Branch {
             refusal,
             ..branch(State::Refused)
         }) else {
@@ -118,7 +158,8 @@ fn texts_of_participants_are_bounded_and_clean() {
             (Reason::RefusedByPartner, "MS03"),
             "{code}"
         );
-        assert_eq!(outcome.detail, "x".repeat(DETAIL_CHARS_MAX));
+        assert_eq!(kind, Some(Misbehaviour::BadRefusalCode), "{code}");
+        assert_eq!(outcome.detail, "x".repeat(EXCERPT_CHARS_MAX));
     }
 }
 
@@ -128,28 +169,39 @@ fn an_error_says_nothing_but_that_there_is_no_such_branch() {
         let details = ErrorDetails::with_error_info(reason, domain, std::collections::HashMap::new());
         Status::with_error_details(Code::NotFound, "", details)
     };
-    assert_eq!(read_status(&info("BRANCH_UNKNOWN", "causeway")), Answer::Missing);
-    for other in [
-        info("BRANCH_UNKNOWN", "somebody-else"),
-        info("ROUTE_UNKNOWN", "causeway"),
-        Status::not_found("no such page"),
-        Status::unavailable(""),
-        Status::deadline_exceeded(""),
-        Status::internal(""),
-        Status::aborted(""),
-        Status::already_exists(""),
+    let read_status = |command, status: &Status| told(super::read_status(&Call { command, ..call() }, status));
+    for (command, expected) in [
+        (Command::Inquire, None),
+        (Command::Commit, None),
+        (Command::Prepare, Some(Misbehaviour::BadStatus)),
+        (Command::Abort, Some(Misbehaviour::BadStatus)),
     ] {
-        assert!(matches!(read_status(&other), Answer::Unknown { .. }), "{other:?}");
+        let found = read_status(command, &info("BRANCH_UNKNOWN", "causeway"));
+        assert_eq!(found, (Answer::Missing, expected), "{command:?}");
+    }
+    let nameless = Some(Misbehaviour::BadStatus);
+    for (other, expected) in [
+        (info("BRANCH_UNKNOWN", "somebody-else"), nameless),
+        (info("ROUTE_UNKNOWN", "causeway"), nameless),
+        (Status::not_found("no such page"), nameless),
+        (Status::unavailable(""), None),
+        (Status::deadline_exceeded(""), None),
+        (Status::internal(""), None),
+        (Status::aborted(""), None),
+        (Status::already_exists(""), None),
+    ] {
+        let (answer, kind) = read_status(Command::Inquire, &other);
+        assert!(matches!(answer, Answer::Unknown { .. }), "{other:?}");
+        assert_eq!(kind, expected, "{other:?}");
     }
     for rejected in [
         Status::invalid_argument(""),
         Status::unimplemented(""),
         Status::permission_denied(""),
     ] {
-        assert!(
-            matches!(read_status(&rejected), Answer::Rejected { .. }),
-            "{rejected:?}"
-        );
+        let (answer, kind) = read_status(Command::Inquire, &rejected);
+        assert!(matches!(answer, Answer::Rejected { .. }), "{rejected:?}");
+        assert_eq!(kind, None, "{rejected:?}");
     }
 }
 

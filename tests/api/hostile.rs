@@ -1,0 +1,759 @@
+//! A partner that breaks the protocol itself, on the level of HTTP/2, gRPC and bytes, over real sockets and TLS: it is named in
+//! log and metrics, its payments abort in time, and no other partner's payments suffer.
+//!
+//! The partner's server is written on `h2` alone, so that it can send what no gRPC library would. It shares no code with the
+//! gateway's client. How it answers is chosen by the payee's account; everything happens at once, on one connection.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use causeway::{
+    pb::{
+        gateway::v1::{AnswerAt, CreatePaymentRequest, Payment, payment::State},
+        participant::v1::{Branch, PrepareRequest, Refusal, branch},
+    },
+    tls::{self, ListenLimits, TlsConnection, TlsFiles},
+};
+use futures_util::{StreamExt, future::join_all};
+use h2::{Reason, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Response};
+use prost::{Message, bytes::Bytes};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::support::{
+    ALIPAY, APPLE, BOUND, Client, Metrics, Network, PAYPAL, Route, Settings, requests::partner, wait_for, within,
+};
+
+/// What a caller gives a payment that will not be voted on: it is decided within this.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// What the gateway may take for it on a machine that is busy with everything here.
+const ABORTED_WITHIN: Duration = Duration::from_secs(8);
+/// How long a command to a partner may take.
+const COMMAND_MS: u32 = 2_000;
+/// No payment between others takes longer, and half of them far less than a command that is not answered.
+const OTHERS_WITHIN: Duration = Duration::from_secs(5);
+const OTHERS_HALF_WITHIN: Duration = Duration::from_secs(1);
+const OTHERS_AT_ONCE: usize = 4;
+/// How many payments meet each kind of hostility, at once.
+const EACH: usize = 3;
+/// This many commands of a payment meet the hostility after abort was decided; the next is answered as it should be.
+const HOSTILE_AFTER: usize = 2;
+/// HTTP/2's flow control of one call and of one connection, by which the gateway bounds what waits to be read.
+const STREAM_WINDOW: usize = 1 << 20;
+/// Of each partner and kind at most one line in this time.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+const MISBEHAVIOUR: &str = "causeway_participant_misbehaviour_total";
+const UNREACHABLE: &str = "causeway_participant_unreachable_total";
+const ANSWERS: &str = "causeway_participant_answers_total";
+
+/// How a payment's branch is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hostility {
+    /// Bytes that are no message.
+    Garbage,
+    /// Its length says more than comes.
+    HalfAMessage,
+    /// Yes, for another payment.
+    VotesForAnother,
+    /// Yes, for the other branch.
+    VotesForTheOtherBranch,
+    /// The branch, without a state.
+    NoState,
+    /// Yes, and then the same for ever.
+    EndlessAfterTheAnswer,
+    /// Empty messages for ever.
+    EndlessInstead,
+    /// A message that never ends, a byte at a time.
+    Trickle,
+    /// A message that says it has a gigabyte, and comes.
+    AGigabyte,
+    /// A message one byte above the limit.
+    ABitTooLarge,
+    /// Nothing.
+    Silence,
+    /// Headers, and nothing.
+    SilenceAfterHeaders,
+    /// RST_STREAM in place of an answer.
+    Reset,
+    /// RST_STREAM in the middle of it.
+    ResetHalfWay,
+    /// An answer without a status.
+    NoStatus,
+    /// A web page.
+    WebPage,
+    /// NOT_FOUND that says nothing of the branch.
+    NotFound,
+    /// RST_STREAM that asks to come again later.
+    NotNow,
+    /// HTTP 404.
+    NoSuchPage,
+    /// A refusal with a code that is none.
+    OddRefusal,
+}
+
+/// What must be told of it, and how the payment ends.
+struct Expected {
+    account: &'static str,
+    hostility: Hostility,
+    /// The kind in log and metrics; `unreachable` has a metric of its own.
+    kind: &'static str,
+    reason: &'static str,
+}
+
+const LATE: &str = "VOTING_TIMED_OUT";
+
+#[rustfmt::skip]
+const HOSTILITIES: [Expected; 20] = [
+    expect("garbage", Hostility::Garbage, "undecodable", LATE),
+    expect("half", Hostility::HalfAMessage, "undecodable", LATE),
+    expect("another", Hostility::VotesForAnother, "other_payment", LATE),
+    expect("other-branch", Hostility::VotesForTheOtherBranch, "other_branch", LATE),
+    expect("no-state", Hostility::NoState, "no_state", LATE),
+    expect("endless-after", Hostility::EndlessAfterTheAnswer, "second_answer", LATE),
+    expect("endless", Hostility::EndlessInstead, "second_answer", LATE),
+    expect("trickle", Hostility::Trickle, "no_answer", LATE),
+    expect("gigabyte", Hostility::AGigabyte, "too_large", LATE),
+    expect("bit-too-large", Hostility::ABitTooLarge, "too_large", LATE),
+    expect("silence", Hostility::Silence, "no_answer", LATE),
+    expect("silence-after", Hostility::SilenceAfterHeaders, "no_answer", LATE),
+    expect("reset", Hostility::Reset, "cut_short", LATE),
+    expect("reset-half-way", Hostility::ResetHalfWay, "cut_short", LATE),
+    expect("no-status", Hostility::NoStatus, "cut_short", LATE),
+    expect("web-page", Hostility::WebPage, "not_grpc", LATE),
+    expect("not-found", Hostility::NotFound, "bad_status", LATE),
+    expect("not-now", Hostility::NotNow, "unreachable", LATE),
+    expect("no-such-page", Hostility::NoSuchPage, "not_grpc", "PARTNER_ERROR"),
+    expect("odd-refusal", Hostility::OddRefusal, "bad_refusal_code", "REFUSED_BY_PARTNER"),
+];
+
+const fn expect(account: &'static str, hostility: Hostility, kind: &'static str, reason: &'static str) -> Expected {
+    Expected {
+        account,
+        hostility,
+        kind,
+        reason,
+    }
+}
+
+/// What the hostile partner has done.
+#[derive(Debug, Default)]
+struct Deeds {
+    /// By payment, from its Prepare on.
+    branches: Mutex<BTreeMap<String, Hostility>>,
+    /// By payment, from its first Abort on: how many commands.
+    after: Mutex<BTreeMap<String, usize>>,
+    calls: AtomicUsize,
+    /// Streams without end: how they went.
+    endless: Mutex<Vec<Endless>>,
+}
+
+/// A stream that was sent for as long as it was taken.
+#[derive(Clone, Copy, Debug)]
+struct Endless {
+    hostility: Hostility,
+    bytes: usize,
+}
+
+impl Deeds {
+    /// How to answer this call; `None` if as it should be.
+    fn hostility(&self, path: &str, request: &PrepareRequest) -> Option<Hostility> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut branches = self.branches.lock().unwrap();
+        if path.ends_with("/Prepare") {
+            let row = HOSTILITIES.iter().find(|row| row.account == request.account);
+            let row = row.unwrap_or_else(|| panic!("no such account: {request:?}"));
+            branches.insert(request.payment.clone(), row.hostility);
+        }
+        let mut after = self.after.lock().unwrap();
+        if path.ends_with("/Abort") {
+            after.entry(request.payment.clone()).or_default();
+        }
+        if let Some(count) = after.get_mut(&request.payment) {
+            *count += 1;
+            if *count > HOSTILE_AFTER {
+                return None;
+            }
+        }
+        // A payment whose Prepare never came this far is aborted as it should be.
+        branches.get(&request.payment).copied()
+    }
+}
+
+/// Serves until it is dropped.
+async fn serve(listener: TcpListener, files: TlsFiles, deeds: Arc<Deeds>) {
+    let config = tls::server_config(&files).expect("the files are good");
+    let connections = tls::incoming(listener, config, ListenLimits::default());
+    let mut connections = std::pin::pin!(connections);
+    let mut tasks = JoinSet::new();
+    while let Some(connection) = connections.next().await {
+        let (connection, deeds) = (connection.unwrap(), Arc::clone(&deeds));
+        tasks.spawn(async move {
+            let mut streams = JoinSet::new();
+            let Ok(mut connection) = h2::server::handshake(connection).await else {
+                return;
+            };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                let deeds = Arc::clone(&deeds);
+                streams.spawn(async move { answer(request, respond, &deeds).await });
+            }
+        });
+    }
+}
+
+async fn answer(request: http::Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, deeds: &Deeds) {
+    let path = request.uri().path().to_owned();
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        bytes.extend(data);
+    }
+    // Given up before it was read.
+    let Some(message) = bytes.get(5..) else {
+        return;
+    };
+    // All requests begin with the payment and the branch, and none but Prepare has an account.
+    let request = PrepareRequest::decode(message).expect("the gateway sends what it should");
+    let good = Branch {
+        payment: request.payment.clone(),
+        branch: request.branch.clone(),
+        state: branch::State::Prepared.into(),
+        ..Branch::default()
+    };
+    let Some(hostility) = deeds.hostility(&path, &request) else {
+        let aborted = branch::State::Aborted.into();
+        return send(&mut respond, framed(&Branch { state: aborted, ..good }), Some("0"));
+    };
+    let branch = match hostility {
+        Hostility::VotesForAnother => Branch {
+            payment: "payments/00000000-0000-8000-8000-000000000000".into(),
+            ..good
+        },
+        Hostility::VotesForTheOtherBranch => Branch {
+            branch: "debit".into(),
+            ..good
+        },
+        Hostility::NoState => Branch { state: 0, ..good },
+        Hostility::OddRefusal => Branch {
+            state: branch::State::Refused.into(),
+            refusal: Some(Refusal {
+                code: "no!".into(),
+                detail: "\u{1b}[2J".into(),
+            }),
+            ..good
+        },
+        _ => good,
+    };
+    let whole = framed(&branch);
+    match hostility {
+        Hostility::VotesForAnother | Hostility::VotesForTheOtherBranch | Hostility::NoState | Hostility::OddRefusal => {
+            send(&mut respond, whole, Some("0"))
+        }
+        Hostility::Garbage => send(&mut respond, [&[0, 0, 0, 0, 50][..], &[0xff; 50]].concat(), Some("0")),
+        Hostility::HalfAMessage => send(&mut respond, whole[..whole.len() - 3].to_vec(), Some("0")),
+        Hostility::NoStatus => send(&mut respond, whole, None),
+        Hostility::NotFound => send(&mut respond, vec![], Some("5")),
+        Hostility::EndlessAfterTheAnswer => {
+            let more = whole.repeat(100);
+            flood(&mut respond, hostility, whole, more, deeds).await;
+        }
+        Hostility::EndlessInstead => flood(&mut respond, hostility, vec![0; 5], vec![0; 4_095], deeds).await,
+        Hostility::AGigabyte => {
+            let length = [&[0][..], &(1_u32 << 30).to_be_bytes()].concat();
+            flood(&mut respond, hostility, length, vec![7; 4_096], deeds).await;
+        }
+        Hostility::ABitTooLarge => {
+            let length = (64_u32 << 10) + 1;
+            let bytes = [&[0][..], &length.to_be_bytes(), &vec![7; length as usize]].concat();
+            send(&mut respond, bytes, Some("0"));
+        }
+        Hostility::Trickle => trickle(&mut respond).await,
+        Hostility::Silence => until_reset(|context| respond.poll_reset(context)).await,
+        Hostility::SilenceAfterHeaders => {
+            if let Some(mut stream) = begin(&mut respond) {
+                until_reset(|context| stream.poll_reset(context)).await;
+            }
+        }
+        Hostility::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
+        Hostility::NotNow => respond.send_reset(Reason::REFUSED_STREAM),
+        Hostility::ResetHalfWay => {
+            if let Some(mut stream) = begin(&mut respond) {
+                let _ = stream.send_data(whole[..6].to_vec().into(), false);
+                stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+            }
+        }
+        Hostility::WebPage => {
+            let page = Response::builder()
+                .header("content-type", "text/html")
+                .body(())
+                .unwrap();
+            if let Ok(mut stream) = respond.send_response(page, false) {
+                let _ = stream.send_data("<h1>It works!</h1>".into(), true);
+            }
+        }
+        Hostility::NoSuchPage => {
+            let _ = respond.send_response(Response::builder().status(404).body(()).unwrap(), true);
+        }
+    }
+}
+
+fn framed(branch: &Branch) -> Vec<u8> {
+    let message = branch.encode_to_vec();
+    [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
+}
+
+/// The beginning of any gRPC answer. `None` if the call was given up.
+fn begin(respond: &mut SendResponse<Bytes>) -> Option<SendStream<Bytes>> {
+    let head = Response::builder()
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    respond.send_response(head, false).ok()
+}
+
+fn send(respond: &mut SendResponse<Bytes>, bytes: Vec<u8>, status: Option<&'static str>) {
+    let Some(mut stream) = begin(respond) else {
+        return;
+    };
+    // The call may be given up at any time.
+    let _ = stream.send_data(bytes.into(), status.is_none());
+    if let Some(status) = status {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static(status));
+        let _ = stream.send_trailers(trailers);
+    }
+}
+
+/// Sends as much as is taken, until the stream is reset, and notes how much that was.
+async fn flood(respond: &mut SendResponse<Bytes>, hostility: Hostility, first: Vec<u8>, then: Vec<u8>, deeds: &Deeds) {
+    let Some(mut stream) = begin(respond) else {
+        return;
+    };
+    let (mut bytes, mut next) = (0, Bytes::from(first));
+    let then = Bytes::from(then);
+    loop {
+        stream.reserve_capacity(next.len());
+        let granted = poll_fn(|context| match stream.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => stream.poll_capacity(context),
+        })
+        .await;
+        let Some(Ok(granted)) = granted else {
+            break;
+        };
+        let piece = next.split_to(granted.min(next.len()));
+        bytes += piece.len();
+        if stream.send_data(piece, false).is_err() {
+            break;
+        }
+        if next.is_empty() {
+            next = then.clone();
+        }
+        // There are others on this connection.
+        tokio::task::yield_now().await;
+    }
+    deeds.endless.lock().unwrap().push(Endless { hostility, bytes });
+}
+
+/// A message that is promised and comes a byte at a time, until the stream is reset.
+async fn trickle(respond: &mut SendResponse<Bytes>) {
+    let Some(mut stream) = begin(respond) else {
+        return;
+    };
+    let _ = stream.send_data(vec![0, 0, 0, 0xff, 0].into(), false);
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        let is_reset = poll_fn(|context| match stream.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => ticks.poll_tick(context).map(|_| false),
+        });
+        if is_reset.await || stream.send_data(vec![7].into(), false).is_err() {
+            return;
+        }
+    }
+}
+
+/// Holds the stream until the gateway lets go of it.
+async fn until_reset(mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<Reason, h2::Error>>) {
+    let _ = poll_fn(|context| poll(context)).await;
+}
+
+fn impatient() -> Settings {
+    Settings {
+        command_ms: COMMAND_MS,
+        inquiry_ms: COMMAND_MS,
+        ..Settings::default()
+    }
+}
+
+/// Payments between two partners who behave, one after the other in several lines, for as long as it is there.
+struct Others {
+    stop: Arc<AtomicBool>,
+    lines: Vec<JoinHandle<Vec<Duration>>>,
+}
+
+impl Others {
+    fn start(network: &Network) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let lines = (0..OTHERS_AT_ONCE).map(|line| {
+            let (name, route) = [(APPLE, Route::USD_EUR), (PAYPAL, Route::EUR_USD)][line % 2];
+            let (client, stop) = (network.partner(name), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    client
+                        .pay(route.send(&format!("other-{line}-{}", times.len()), "1"))
+                        .await;
+                    times.push(start.elapsed());
+                }
+                times
+            })
+        });
+        Self {
+            lines: lines.collect(),
+            stop,
+        }
+    }
+
+    /// All of them have completed in time; answers how many they were.
+    async fn end(self, least: usize) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let lines = within("the others' payments end", join_all(self.lines)).await;
+        let mut times: Vec<_> = lines.into_iter().flat_map(|line| line.expect("all complete")).collect();
+        times.sort();
+        let (half, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "{} payments between others: half within {half:?}, all within {longest:?}",
+            times.len()
+        );
+        assert!(times.len() >= least, "only {} payments between others", times.len());
+        assert!(
+            half < OTHERS_HALF_WITHIN && longest < OTHERS_WITHIN,
+            "{half:?}, {longest:?}"
+        );
+        times.len()
+    }
+}
+
+/// Pays to the hostile partner as a shop does that wants an answer soon; the payment once it is decided, and how long that
+/// took.
+async fn pay(client: Client, request: CreatePaymentRequest) -> (Payment, Duration) {
+    let start = Instant::now();
+    let mut hurried = tonic::Request::new(request.clone());
+    hurried.set_timeout(PATIENCE);
+    // Whether or not the answer makes it: the payment is decided by then, and a retry is told.
+    let _ = client.payments.clone().create_payment(hurried).await;
+    let payment = client
+        .create(CreatePaymentRequest {
+            answer_at: AnswerAt::Decision.into(),
+            ..request
+        })
+        .await
+        .expect("the payment is there");
+    (payment, start.elapsed())
+}
+
+fn check(payment: &Payment, reason: &str, took: Duration, what: &str) {
+    let aborting = [State::Aborting, State::Aborted].contains(&payment.state());
+    assert!(aborting, "{what}: {payment:?}");
+    let outcome = payment.outcome.as_ref().expect("it says why");
+    let found = (outcome.reason.as_str(), outcome.partner.as_str());
+    assert_eq!(found, (reason, partner(ALIPAY).as_str()), "{what}: {payment:?}");
+    assert!(took < ABORTED_WITHIN, "{what}: decided after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_nonsense_at_once_is_named_and_harms_nobody_else() {
+    let mut network = Network::with(impatient()).await;
+    let deeds = Arc::new(Deeds::default());
+    network.kill_partner(ALIPAY).await;
+    network
+        .start_stand_in(ALIPAY, |listener, files| serve(listener, files, Arc::clone(&deeds)))
+        .await;
+    let apple = network.partner(APPLE);
+    let start = Instant::now();
+    let others = Others::start(&network);
+
+    let hostile = HOSTILITIES.iter().flat_map(|row| (0..EACH).map(move |n| (row, n)));
+    let paid = hostile.map(|(row, n)| {
+        let route = Route {
+            payee: row.account,
+            ..Route::USD_CNY
+        };
+        let request = route.send(&format!("{}-{n}", row.account), "10");
+        let apple = apple.clone();
+        async move { (row, pay(apple, request).await) }
+    });
+    let mut names = BTreeMap::new();
+    for (row, (payment, took)) in join_all(paid).await {
+        check(&payment, row.reason, took, row.account);
+        names.insert(payment.name, row);
+    }
+    assert_eq!(names.len(), HOSTILITIES.len() * EACH);
+    // It does as it is told at last, and the payments end.
+    for name in names.keys() {
+        apple.reaches(name, &[State::Aborted]).await;
+    }
+    let paid_by_others = others.end(100).await;
+    let took = start.elapsed();
+
+    let metrics = network.metrics().await;
+    let named = names_in_metrics(&metrics, &names);
+    names_in_log(&network, &names, took);
+    let calls = deeds.calls.load(Ordering::Relaxed);
+    let counted = metrics.sum(ANSWERS, ("partner", ALIPAY)) as usize;
+    println!("{calls} calls, of which {counted} were waited for and {named} named, in {took:?}");
+    // Two commands a payment at the least: a Prepare and Aborts.
+    assert!(
+        counted >= 2 * names.len() && named >= names.len(),
+        "{counted} answers, {named} named"
+    );
+    for name in [APPLE, PAYPAL] {
+        assert_eq!(metrics.sum(MISBEHAVIOUR, ("partner", name)), 0, "{name} is blamed");
+        assert_eq!(metrics.value(UNREACHABLE, &[("partner", name)]), 0, "{name} is blamed");
+    }
+
+    check_endless(&deeds).await;
+    // The books, with the real network back in its place.
+    network.kill_partner(ALIPAY).await;
+    network.start_partner(ALIPAY).await;
+    let audit = network.audit().await;
+    assert_eq!((audit.completed, audit.aborted), (paid_by_others, names.len()));
+    assert_eq!((audit.disputed, audit.movements), (0, 2 * paid_by_others));
+}
+
+/// Every kind has been counted at least once for each payment that met it; answers how many were counted in all.
+fn names_in_metrics(metrics: &Metrics, names: &BTreeMap<String, &Expected>) -> usize {
+    let mut least: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in names.values() {
+        *least.entry(row.kind).or_default() += 1;
+    }
+    assert!(least.len() >= 11, "{least:?}");
+    let mut named = 0;
+    for (kind, least) in least {
+        let found = match kind {
+            "unreachable" => metrics.value(UNREACHABLE, &[("partner", ALIPAY)]),
+            kind => metrics.value(MISBEHAVIOUR, &[("partner", ALIPAY), ("kind", kind)]),
+        };
+        println!("{kind}: {found}");
+        assert!(found >= least, "{kind}: {found}, at least {least}");
+        named += found as usize;
+    }
+    named
+}
+
+/// Every kind has its line, with a payment that met it; and there are few.
+fn names_in_log(network: &Network, names: &BTreeMap<String, &Expected>, took: Duration) {
+    let mut kinds: Vec<_> = names.values().map(|row| row.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    let most = 1 + took.as_secs() as usize / LINE_INTERVAL.as_secs() as usize;
+    for kind in kinds {
+        let lines = network
+            .log()
+            .lines(&["WARN", "partner=alipay", &format!("kind=\"{kind}\"")]);
+        assert!((1..=most).contains(&lines.len()), "{kind}: {lines:#?}");
+        for line in lines {
+            let (_, rest) = line.split_once("payment=").expect("the payment is named");
+            let payment = rest.split(' ').next().expect("there is a word");
+            let row = names
+                .get(payment)
+                .unwrap_or_else(|| panic!("not of these payments: {line}"));
+            let parts = ["branch=\"credit\"", "command=\"", "excerpt=\"", "left_out="];
+            assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+            // A payment whose stream was reset half-way may also have had no answer in time.
+            assert!(
+                row.kind == kind || kind == "no_answer",
+                "{} is not {}: {line}",
+                row.account,
+                kind
+            );
+            assert!(!line.contains('\u{1b}'), "a terminal would obey: {line:?}");
+        }
+    }
+    assert!(network.log().lines(&["partner=apple-pay"]).is_empty());
+    assert!(network.log().lines(&["partner=paypal"]).is_empty());
+}
+
+/// Every stream without end was ended by the gateway, before more came than HTTP/2's flow control lets in.
+async fn check_endless(deeds: &Deeds) {
+    let kinds = [
+        Hostility::EndlessAfterTheAnswer,
+        Hostility::EndlessInstead,
+        Hostility::AGigabyte,
+    ];
+    // A Prepare, and what came after the decision, of each payment at the least.
+    let expected = EACH * (1 + HOSTILE_AFTER);
+    let streams = wait_for("the streams without end are ended", BOUND, || async {
+        let streams = deeds.endless.lock().unwrap().clone();
+        let counts = kinds.map(|kind| streams.iter().filter(|stream| stream.hostility == kind).count());
+        if counts.iter().all(|count| *count >= expected) {
+            Ok(streams)
+        } else {
+            Err(counts)
+        }
+    })
+    .await;
+    let largest = streams
+        .iter()
+        .map(|stream| stream.bytes)
+        .max()
+        .expect("there are streams");
+    println!(
+        "{} streams without end, at most {largest} bytes of one were taken",
+        streams.len()
+    );
+    for stream in streams {
+        // What was read is let in again: one window, and the few pieces until the first wrong byte.
+        assert!(stream.bytes <= STREAM_WINDOW + (64 << 10), "{stream:?}");
+        assert!(stream.bytes > 0, "{stream:?}");
+    }
+}
+
+/// What somebody at the partner's address does with a connection.
+#[derive(Clone, Copy, Debug)]
+enum Lineman {
+    /// Accepts, and says nothing, not even in TLS.
+    Mute,
+    /// TLS with the partner's certificate, then bytes that are no HTTP/2.
+    Noise,
+    /// TLS, then the end.
+    HangsUp,
+    /// HTTP/2 until the first call, then the end.
+    HangsUpOnCalls,
+    /// HTTP/2 that goes away at each call.
+    GoesAway,
+    /// HTTP/2 with headers of more than is read.
+    HugeHeaders,
+    /// No TLS at all.
+    Plain,
+}
+
+async fn stand(listener: TcpListener, files: TlsFiles, lineman: Lineman, met: Arc<AtomicUsize>) {
+    let mut kept = Vec::new();
+    if matches!(lineman, Lineman::Mute | Lineman::Plain) {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            met.fetch_add(1, Ordering::Relaxed);
+            if matches!(lineman, Lineman::Plain) {
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
+            }
+            kept.push(stream);
+        }
+    }
+    let config = tls::server_config(&files).expect("the files are good");
+    let connections = tls::incoming(listener, config, ListenLimits::default());
+    let mut connections = std::pin::pin!(connections);
+    let mut tasks = JoinSet::new();
+    while let Some(connection) = connections.next().await {
+        let mut connection = connection.unwrap();
+        met.fetch_add(1, Ordering::Relaxed);
+        tasks.spawn(async move {
+            match lineman {
+                Lineman::Noise => {
+                    let _ = connection.write_all(&[0xff; 4_096]).await;
+                    let _ = connection.flush().await;
+                    // The other side hangs up.
+                    let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;
+                }
+                Lineman::HangsUp => drop(connection),
+                Lineman::HangsUpOnCalls | Lineman::GoesAway | Lineman::HugeHeaders => {
+                    hang_up_on_a_call(connection, lineman).await;
+                }
+                Lineman::Mute | Lineman::Plain => unreachable!("they speak no TLS"),
+            }
+        });
+    }
+}
+
+async fn hang_up_on_a_call(connection: TlsConnection, lineman: Lineman) {
+    let Ok(mut connection) = h2::server::handshake(connection).await else {
+        return;
+    };
+    let Some(Ok((_call, mut respond))) = connection.accept().await else {
+        return;
+    };
+    match lineman {
+        Lineman::GoesAway => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
+        Lineman::HugeHeaders => {
+            let huge = HeaderValue::from_str(&"x".repeat(64 << 10)).unwrap();
+            let head = Response::builder()
+                .header("content-type", "application/grpc")
+                .header("x", huge);
+            let _ = respond.send_response(head.body(()).unwrap(), true);
+        }
+        _ => return,
+    }
+    let _ = poll_fn(|context| connection.poll_closed(context)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_leads_nowhere_is_named_and_harms_nobody_else() {
+    let mut network = Network::with(impatient()).await;
+    let apple = network.partner(APPLE);
+    network.kill_partner(ALIPAY).await;
+    let others = Others::start(&network);
+    let mut paid = 0;
+    for (lineman, kind) in [
+        (Lineman::Mute, "no_answer"),
+        (Lineman::Plain, "unreachable"),
+        (Lineman::Noise, "not_grpc"),
+        (Lineman::HangsUp, "unreachable"),
+        (Lineman::HangsUpOnCalls, "unreachable"),
+        (Lineman::GoesAway, "unreachable"),
+        (Lineman::HugeHeaders, "not_grpc"),
+    ] {
+        let value = |metrics: &Metrics| match kind {
+            "unreachable" => metrics.value(UNREACHABLE, &[("partner", ALIPAY)]),
+            kind => metrics.value(MISBEHAVIOUR, &[("partner", ALIPAY), ("kind", kind)]),
+        };
+        let before = value(&network.metrics().await);
+        let met = Arc::new(AtomicUsize::new(0));
+        network
+            .start_stand_in(ALIPAY, |listener, files| {
+                stand(listener, files, lineman, Arc::clone(&met))
+            })
+            .await;
+        let request = Route::USD_CNY.send(&format!("{lineman:?}"), "10");
+        let (payment, took) = pay(apple.clone(), request).await;
+        check(&payment, LATE, took, &format!("{lineman:?}"));
+        let after = value(&network.metrics().await);
+        println!(
+            "{lineman:?}: {kind} {} times, {} connections",
+            after - before,
+            met.load(Ordering::Relaxed)
+        );
+        assert!(after > before, "{lineman:?} should be {kind}");
+        assert!(met.load(Ordering::Relaxed) > 0, "{lineman:?} was not met");
+        let lines = network
+            .log()
+            .lines(&["WARN", "partner=alipay", &format!("kind=\"{kind}\"")]);
+        assert!(!lines.is_empty(), "{lineman:?}");
+        network.kill_partner(ALIPAY).await;
+        paid += 1;
+    }
+    let paid_by_others = others.end(100).await;
+    let metrics = network.metrics().await;
+    for name in [APPLE, PAYPAL] {
+        assert_eq!(metrics.sum(MISBEHAVIOUR, ("partner", name)), 0, "{name} is blamed");
+        assert_eq!(metrics.value(UNREACHABLE, &[("partner", name)]), 0, "{name} is blamed");
+    }
+    network.start_partner(ALIPAY).await;
+    let audit = network.audit().await;
+    assert_eq!((audit.completed, audit.aborted), (paid_by_others, paid));
+    assert_eq!((audit.disputed, audit.movements), (0, 2 * paid_by_others));
+}
