@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{
@@ -39,7 +39,7 @@ use super::{
     Append, AppendOutcome, Begin, BeginOutcome, Change, History, ListQuery, Listed, Pending, Store, StoreError,
     StoredQuote,
 };
-use check::Checker;
+use check::{Checker, Depth};
 use mark::MarkFile;
 use write::{Job, Writer};
 
@@ -109,6 +109,7 @@ impl SqliteStore {
         // SQLite names what lies beside the file after the file itself, not after a link to it.
         let real = options.path.canonicalize().unwrap_or_else(|_| options.path.clone());
         let log = wal::read(&real)?;
+        mark::check_file(&real, log)?;
         mark::check_log(&real, log)?;
         if let Some(log) = log {
             wal::make_durable(&real, log)?;
@@ -117,12 +118,18 @@ impl SqliteStore {
             &options.path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         )?;
+        // Until all has been looked at, nothing is folded: a store that is refused is left as it was found.
+        keep_log(&connection, true, &options.path)?;
+        if let Ok(head) = read::head(&connection) {
+            mark::check_head(&real, head)?;
+        }
         schema::prepare(&mut connection, &options)?;
         let head = read::head(&connection).map_err(|error| StoreError::Unusable {
             path: options.path.display().to_string(),
             problem: format!("cannot be used: {error}; restore it from a backup"),
         })?;
         mark::check_head(&real, head)?;
+        keep_log(&connection, false, &options.path)?;
         let mut mark = MarkFile::open(&real)?;
         mark.note(&connection, head);
 
@@ -158,7 +165,7 @@ impl SqliteStore {
     /// [`StoreError::Damaged`] or [`StoreError::Unavailable`] if it cannot be looked through at all.
     pub fn check(&self) -> Pending<Checked> {
         self.long_readers
-            .read(|connection| check::run(connection, &mut |_| true))
+            .read(|connection| check::run(connection, Depth::Pages, &mut |_| true))
     }
 
     fn write<T: Send + 'static>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Pending<T> {
@@ -283,8 +290,10 @@ impl Drop for SqliteStore {
 /// Holds `FILE.lock` for the life of the process. The operating system lets go of it even after SIGKILL.
 fn lock(path: &Path) -> Result<File, StoreError> {
     // One file, one lock, however its path is spelled. It has to be there to have one name; what is wrong with it if it
-    // cannot be made is said when it is opened.
-    let _ = File::options().create(true).append(true).open(path);
+    // cannot be made is said when it is opened. Where a log lies it is not made: the file that it belongs to is missing.
+    if !wal::path_of(path).exists() {
+        let _ = File::options().create(true).append(true).open(path);
+    }
     let real = path.canonicalize();
     let mut lock_path = real.as_deref().unwrap_or(path).as_os_str().to_owned();
     lock_path.push(".lock");
@@ -307,6 +316,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         }),
         Err(TryLockError::Error(error)) => Err(unusable(format!("cannot be locked: {error}"))),
     }
+}
+
+/// Whether the log is kept as it is when the connection is closed.
+fn keep_log(connection: &Connection, keep: bool, path: &Path) -> Result<(), StoreError> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(drop)
+        .map_err(|error| unusable(path, &error))
 }
 
 fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {

@@ -6,13 +6,14 @@
 //! by [`super::SqliteStore::check`]. Never writes, and repairs nothing: a damaged store is restored from a backup.
 
 use std::{
+    fmt,
     path::Path,
     sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 use super::{StoreError, connect, read, read_error};
 use crate::{
@@ -43,10 +44,11 @@ pub struct Checked {
 }
 
 /// The thread that looks through the store once.
-#[derive(Debug)]
 pub struct Checker {
     /// Dropped to stop it.
     going: Option<Sender<()>>,
+    /// Ends a look that is under way: nobody who stops waits for it.
+    interrupt: InterruptHandle,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,9 +56,10 @@ impl Checker {
     /// Starts it on a connection of its own.
     pub fn start(path: &Path) -> Result<Self, StoreError> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let interrupt = connection.get_interrupt_handle();
         let (going, stop) = channel();
         let mut rest = move |took: Duration| stop.recv_timeout(took * REST) == Err(RecvTimeoutError::Timeout);
-        let look = move || match run(&connection, &mut rest) {
+        let look = move || match run(&connection, Depth::Rows, &mut rest) {
             Ok(checked) if checked.problems_count > 0 => {
                 tracing::error!(
                     problems = checked.problems_count,
@@ -73,7 +76,8 @@ impl Checker {
                     "the store was looked through"
                 );
             }
-            Err(error) => tracing::error!(%error, "the store cannot be looked through"),
+            // The interruption of a stop is one of these.
+            Err(error) => tracing::warn!(%error, "the store was not looked through to its end"),
         };
         let thread = std::thread::Builder::new()
             .name("store-check".into())
@@ -81,14 +85,22 @@ impl Checker {
             .map_err(|error| StoreError::Unavailable(format!("cannot start the checking thread: {error}")))?;
         Ok(Self {
             going: Some(going),
+            interrupt,
             thread: Some(thread),
         })
+    }
+}
+
+impl fmt::Debug for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checker").finish_non_exhaustive()
     }
 }
 
 impl Drop for Checker {
     fn drop(&mut self) {
         drop(self.going.take());
+        self.interrupt.interrupt();
         if let Some(thread) = self.thread.take() {
             // It only looks: if it panicked, there is nothing to do about it.
             let _ = thread.join();
@@ -96,13 +108,27 @@ impl Drop for Checker {
     }
 }
 
+/// How much is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Row by row, with rests in between.
+    Rows,
+    /// The pages of the quotes as well: in one go, which keeps the log from starting again for as long as it takes.
+    Pages,
+}
+
 /// Looks through everything, or until `rest` says after some go that it is enough. It is told how long each go took.
-pub fn run(connection: &Connection, rest: &mut dyn FnMut(Duration) -> bool) -> Result<Checked, StoreError> {
+pub fn run(
+    connection: &Connection,
+    depth: Depth,
+    rest: &mut dyn FnMut(Duration) -> bool,
+) -> Result<Checked, StoreError> {
     let mut look = Look {
         connection,
         checked: Checked::default(),
     };
-    for part in [Part::Payments, Part::Changes, Part::Quotes, Part::QuotePages] {
+    let pages = (depth == Depth::Pages).then_some(Part::QuotePages);
+    for part in [Part::Payments, Part::Changes, Part::Quotes].into_iter().chain(pages) {
         let mut place = Place::default();
         loop {
             let started = Instant::now();

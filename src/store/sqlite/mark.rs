@@ -69,6 +69,28 @@ pub fn check_log(store: &Path, log: Option<Log>) -> Result<(), StoreError> {
     })
 }
 
+/// A main file that is missing or empty beside a log or a mark that is not: SQLite would take it for a new store and
+/// delete the log, in which acknowledged changes are. Before anything is opened or made.
+///
+/// # Errors
+/// [`StoreError::Unusable`].
+pub fn check_file(store: &Path, log: Option<Log>) -> Result<(), StoreError> {
+    let empty = std::fs::metadata(store).map_or(true, |found| found.len() == 0);
+    let acknowledged = log.is_some_and(|log| log.frames > 0) || read(store)?.is_some_and(|mark| mark.head > 0);
+    if !empty || !acknowledged {
+        return Ok(());
+    }
+    Err(StoreError::Unusable {
+        path: store.display().to_string(),
+        problem: format!(
+            "is missing or empty, but {} or {} beside it says that a store was here: put the file back, nothing beside it was \
+             touched; to begin anew, remove both",
+            wal::path_of(store).display(),
+            path_of(store).display()
+        ),
+    })
+}
+
 /// The same of the changes in the store.
 ///
 /// # Errors

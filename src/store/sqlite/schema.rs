@@ -64,7 +64,8 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE quote ADD COLUMN sum INTEGER;
     ALTER TABLE quote ADD COLUMN taken_sum INTEGER;
     -- Up to this change a record may be without a sum, and if there is such a change at all a quote may.
-    INSERT INTO meta (key, value) SELECT 'unsummed_to', coalesce(max(sequence), 0) FROM record;
+    INSERT INTO meta (key, value)
+        SELECT 'unsummed_to', max(coalesce((SELECT max(sequence) FROM record), 0), EXISTS (SELECT 1 FROM quote));
     -- How often the store was opened.
     INSERT INTO meta (key, value) VALUES ('opened', 0);
 ",
@@ -176,7 +177,11 @@ pub fn prepare(connection: &mut Connection, options: &SqliteOptions) -> Result<(
 /// The tables and indexes as the file describes them.
 fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<[String; 4]>> {
     connection
-        .prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")?
+        .prepare(
+            // What ANALYZE leaves behind is nobody's damage.
+            "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema
+             WHERE tbl_name NOT LIKE 'sqlite_stat%' ORDER BY type, name",
+        )?
         .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?
         .collect()
 }

@@ -164,6 +164,31 @@ fn a_log_that_is_cut_anywhere_keeps_what_was_acknowledged() {
 }
 
 #[test]
+fn a_main_file_that_is_missing_or_empty_is_missed_and_its_log_is_left_alone() {
+    let written = written(history(6), Some(10));
+    for (empty, with_mark) in [(false, true), (true, true), (false, false), (true, false)] {
+        let folder = scratch();
+        copy(
+            written.folder.path(),
+            folder.path(),
+            if with_mark { &[WAL, MARK] } else { &[WAL] },
+        );
+        if empty {
+            fs::write(folder.path().join(FILE), "").unwrap();
+        }
+        let before = fs::read(folder.path().join(WAL)).unwrap();
+        let problem = open(folder.path()).map(|_| ()).unwrap_err();
+        assert!(problem.contains("missing or empty"), "{problem}");
+        assert_eq!(fs::read(folder.path().join(WAL)).unwrap(), before);
+        assert_eq!(folder.path().join(FILE).exists(), empty, "nothing is made in its place");
+        // Put back, it is all there.
+        copy(written.folder.path(), folder.path(), &[FILE]);
+        let store = open(folder.path()).unwrap();
+        assert_eq!(block_on(steps_in(&store, &written.steps)), written.steps.len());
+    }
+}
+
+#[test]
 fn a_log_that_is_lost_is_missed() {
     // The main file alone, as somebody copies it who does not know of the log.
     let written = written(history(6), Some(10));
