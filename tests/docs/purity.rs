@@ -180,9 +180,11 @@ fn what_is_not_pure_is_found() {
 
 /// What drives payments takes its time, tasks and randomness from the runtime that it is handed (`src/runtime.rs`), or a
 /// simulation would not see what production does.
-const DRIVES: [&str; 4] = [
+const DRIVES: [&str; 6] = [
     "src/coordinator",
     "src/api",
+    "src/participant/channel.rs",
+    "src/participant/conduct.rs",
     "src/participant/grpc.rs",
     "src/fx/cache.rs",
 ];

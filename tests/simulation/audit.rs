@@ -58,6 +58,8 @@ struct Case {
     ended: bool,
     disputed: bool,
     branches: BTreeMap<&'static str, Branch>,
+    /// A caller asked for it to be cancelled.
+    cancel_asked: bool,
 }
 
 struct Decided {
@@ -80,6 +82,8 @@ struct Branch {
     broke_word: bool,
     /// It said something that was not so.
     lied: bool,
+    /// It rejected a call.
+    rejected: bool,
 }
 
 struct Auditor<'a> {
@@ -98,6 +102,11 @@ struct Auditor<'a> {
     watched: BTreeMap<Network, Vec<(Payment, i32)>>,
     rates: RateBook,
     tally: Tally,
+    /// Payments that had begun when all was healed.
+    begun_by_healing: Vec<Payment>,
+    /// Requests that had their payment already when they were asked for, by the place of the asking.
+    asked_again: BTreeMap<usize, Payment>,
+    listed: BTreeMap<Network, Vec<Payment>>,
 }
 
 type Verdict = Result<(), (u8, String)>;
@@ -117,13 +126,18 @@ pub fn audit(history: &History, gateways: usize, rates: RateBook) -> Result<Tall
         watched: BTreeMap::new(),
         rates,
         tally: Tally::default(),
+        begun_by_healing: Vec::new(),
+        asked_again: BTreeMap::new(),
+        listed: BTreeMap::new(),
     };
-    for line in &history.lines {
-        auditor.event(line.at_us, &line.event).map_err(|(promise, what)| {
-            let (seconds, us) = (line.at_us / 1_000_000, line.at_us % 1_000_000);
-            let what = format!("{what} (at {seconds}.{us:06} s)");
-            Broken::new(promise, line.event.payment(), what).after(auditor.tally.begun)
-        })?;
+    for (place, line) in history.lines.iter().enumerate() {
+        auditor
+            .event(place, line.at_us, &line.event)
+            .map_err(|(promise, what)| {
+                let (seconds, us) = (line.at_us / 1_000_000, line.at_us % 1_000_000);
+                let what = format!("{what} (at {seconds}.{us:06} s)");
+                Broken::new(promise, line.event.payment(), what).after(auditor.tally.begun)
+            })?;
     }
     auditor.end().map_err(|broken| broken.after(auditor.tally.begun))?;
     Ok(auditor.tally)
@@ -142,10 +156,13 @@ fn must(holds: bool, promise: u8, what: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Auditor<'_> {
-    fn event(&mut self, at_us: u64, event: &Event) -> Verdict {
+    fn event(&mut self, place: usize, at_us: u64, event: &Event) -> Verdict {
         match event {
             Event::Asked { caller, request, order } => {
                 self.orders.insert((*caller, *request), (**order).clone());
+                if let Some(payment) = self.requests.get(&(*caller, request.number)) {
+                    self.asked_again.insert(place, *payment);
+                }
                 Ok(())
             }
             Event::Quoted { quote, .. } => self.quoted(at_us, quote),
@@ -217,7 +234,26 @@ impl Auditor<'_> {
                     NETWORKS[network.0].0
                 )
             }),
-            Event::WatchOpened { .. } | Event::Fault { .. } | Event::Healed | Event::NextDay => Ok(()),
+            Event::CancelAsked { payment } => {
+                self.case(*payment).cancel_asked = true;
+                Ok(())
+            }
+            Event::Missing { caller, payment } => {
+                let there = self.cases[payment.0 as usize].facts.is_some();
+                must(!there, 13, || {
+                    format!("{} is told that its payment is not there", NETWORKS[caller.0].0)
+                })
+            }
+            Event::Healed => {
+                let begun = self.cases.iter().enumerate().filter(|(_, case)| case.facts.is_some());
+                self.begun_by_healing = begun.map(|(index, _)| Payment(index as u32)).collect();
+                Ok(())
+            }
+            Event::Deadline => self.deadline(),
+            Event::StillDriving { gateway, count } => {
+                broken(4, format!("gateway {gateway} still drives {count} payments"))
+            }
+            Event::WatchOpened { .. } | Event::Fault { .. } | Event::NextDay => Ok(()),
         }
     }
 
@@ -312,6 +348,8 @@ impl Auditor<'_> {
                 branch.broke_word = true;
             }
             Act::Lied => branch.lied = true,
+            Act::Rejected => branch.rejected = true,
+            Act::OtherTerms => return broken(5, format!("{name} was asked for on other terms than before")),
         }
         Ok(())
     }
@@ -319,11 +357,9 @@ impl Auditor<'_> {
     /// Promise 1, at the moment at which money moves.
     fn no_other_let_go(&self, payment: Payment, moving: &str) -> Verdict {
         let case = &self.cases[payment.0 as usize];
-        if case.lied() {
-            return Ok(());
-        }
         for (name, branch) in &case.branches {
-            let gone = (branch.let_go || branch.refused.is_some()) && !branch.broke_word;
+            let honest = !branch.broke_word && !branch.lied;
+            let gone = (branch.let_go || branch.refused.is_some()) && honest;
             must(*name == moving || !gone, 1, || {
                 format!("{moving} moves while {name} has let go")
             })?;
@@ -434,14 +470,11 @@ impl Auditor<'_> {
                 clock_ms - facts.decide_by_ms
             )
         })?;
-        if case.lied() {
-            return Ok(());
-        }
         for name in ["debit", "credit"] {
             let yes = case
                 .branches
                 .get(name)
-                .is_some_and(|branch| branch.voted_yes && branch.refused.is_none());
+                .is_some_and(|branch| branch.lied || (branch.voted_yes && branch.refused.is_none()));
             must(yes, 2, || format!("commit was decided without a yes of {name}"))?;
         }
         Ok(())
@@ -462,8 +495,8 @@ impl Auditor<'_> {
             "ACCOUNT_CLOSED" => said("AC04"),
             "REFUSED_BY_PARTNER" => said("AM03"),
             "VOTING_TIMED_OUT" => late || said("TM01"),
-            // A caller did, or a network was out of order: seen where it happened, not at the branch.
-            "CANCELLED" | "PARTNER_ERROR" => true,
+            "CANCELLED" => case.cancel_asked,
+            "PARTNER_ERROR" => case.branches.values().any(|branch| branch.rejected),
             _ => false,
         };
         must(true_so, 7, || format!("aborted for {reason}, which nobody said"))
@@ -476,9 +509,6 @@ impl Auditor<'_> {
             return broken(2, "it ended undecided");
         };
         let facts = case.facts.as_ref().expect("it has begun");
-        if case.lied() {
-            return Ok(());
-        }
         for (name, partner) in ["debit", "credit"].iter().zip(&facts.partners) {
             let branch = case.branches.get(name);
             let done = match (decided.commit, branch) {
@@ -486,9 +516,11 @@ impl Auditor<'_> {
                 (true, None) | (false, None) => false,
                 (false, Some(branch)) => (branch.let_go || branch.refused.is_some()) && branch.moved.is_none(),
             };
-            must(done || branch.is_some_and(|branch| branch.broke_word), 1, || {
-                format!("it ended, but {name} at {partner} has not done so")
-            })?;
+            must(
+                done || branch.is_some_and(|branch| branch.broke_word || branch.lied),
+                1,
+                || format!("it ended, but {name} at {partner} has not done so"),
+            )?;
         }
         Ok(())
     }
@@ -545,6 +577,16 @@ impl Auditor<'_> {
         how: How,
     ) -> Verdict {
         self.acknowledged(payment, message.state)?;
+        if how == How::List {
+            self.listed.entry(caller).or_default().push(payment);
+        }
+        if matches!(how, How::Final | How::List) {
+            use pb::payment::State;
+            let last = matches!(message.state(), State::Completed | State::Aborted | State::Disputed);
+            must(last, 4, || {
+                format!("at last it is still shown as {:?}", message.state())
+            })?;
+        }
         let facts = self.cases[payment.0 as usize]
             .facts
             .clone()
@@ -622,6 +664,10 @@ impl Auditor<'_> {
             })?;
         }
         if let Some(pb::payment::Pricing::Market(market)) = &message.pricing {
+            let published =
+                self.rates
+                    .was_published(&market.source_currency, &market.target_currency, &conversion.mid_rate);
+            must(published, 9, || format!("{} was never published", conversion.mid_rate))?;
             must(
                 Exact::parse(&conversion.rate) >= Exact::parse(&market.worst_rate),
                 9,

@@ -305,6 +305,78 @@ const TAMPERED: &[(&str, u8, Tamper)] = &[
         let place = find(history, |event| matches!(event, Event::DurableQuote { .. }));
         history.lines.remove(place);
     }),
+    ("a payment that is there is said not to be", 13, |history| {
+        let place = find(history, |event| durable(event, "begun"));
+        let payment = history.lines[place].event.payment().expect("it has one");
+        history.push(
+            0,
+            Event::Missing {
+                caller: Network(0),
+                payment,
+            },
+        );
+    }),
+    ("a payment is left out of a list", 13, |history| {
+        let place = find(history, |event| matches!(event, Event::Told { how: How::List, .. }));
+        history.lines.remove(place);
+    }),
+    ("a retry is refused for its quote", 5, |history| {
+        let told = |event: &Event| matches!(event, Event::Told { request: Some(_), .. });
+        let place = find(history, told);
+        let Event::Told {
+            caller,
+            request: Some(request),
+            ..
+        } = history.lines[place].event
+        else {
+            unreachable!()
+        };
+        let order = history.lines.iter().find_map(|line| match &line.event {
+            Event::Asked {
+                caller: by,
+                request: which,
+                order,
+            } if (*by, *which) == (caller, request) => Some(order.clone()),
+            _ => None,
+        });
+        let order = order.expect("it was asked for");
+        let ask = history.push(0, Event::Asked { caller, request, order });
+        let (reason, fields) = ("QUOTE_EXPIRED".into(), String::new());
+        history.push(
+            0,
+            Event::Refused {
+                ask,
+                caller,
+                request,
+                reason,
+                fields,
+            },
+        );
+    }),
+    ("a payment is cancelled that nobody wanted cancelled", 7, |history| {
+        let place = find(history, |event| durable(event, "abort decided"));
+        if let Event::Durable { facts, .. } = &mut history.lines[place].event {
+            facts.reason = "CANCELLED".into();
+        }
+    }),
+    ("a hold on other terms than before", 5, |history| {
+        let place = find(history, |event| {
+            matches!(
+                event,
+                Event::Wallet {
+                    act: Act::Prepared(_),
+                    ..
+                }
+            )
+        });
+        repeat(history, place);
+        if let Event::Wallet { act, .. } = &mut history.lines[place + 1].event {
+            *act = Act::OtherTerms;
+        }
+    }),
+    ("a gateway drives a payment for ever", 4, |history| {
+        history.push(0, Event::StillDriving { gateway: 0, count: 1 });
+    }),
 ];
 
 #[test]

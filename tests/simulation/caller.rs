@@ -380,7 +380,7 @@ impl Caller {
         how: How,
     ) -> Option<Answered> {
         let which = self.request(body);
-        self.world.log(Event::Asked {
+        let ask = self.world.log(Event::Asked {
             caller: self.network,
             request: which,
             order: Box::new(order.clone()),
@@ -421,6 +421,7 @@ impl Caller {
                     .and_then(|info| info.metadata.get("fields").cloned())
                     .unwrap_or_default();
                 self.world.log(Event::Refused {
+                    ask,
                     caller: self.network,
                     request: which,
                     reason: reason.clone(),
@@ -457,7 +458,14 @@ impl Caller {
                     self.told(None, response.into_inner(), how);
                     return;
                 }
-                Some(Err(status)) if status.code() == tonic::Code::NotFound => return,
+                Some(Err(status)) if status.code() == tonic::Code::NotFound => {
+                    let payment = self.world.payment(name);
+                    self.world.log(Event::Missing {
+                        caller: self.network,
+                        payment,
+                    });
+                    return;
+                }
                 Some(Err(_)) | None => self.world.sleep_ms(500).await,
             }
         }
@@ -470,6 +478,8 @@ impl Caller {
         let message = pb::CancelPaymentRequest { name: name.to_owned() };
         self.world.spawn(self.world.offices[network.0], async move {
             world.executor.sleep_us(wait_us).await;
+            let payment = world.payment(&message.name);
+            world.log(Event::CancelAsked { payment });
             let inner = Arc::clone(&world);
             let call = world.call(world.offices[network.0], gateway, move |api| {
                 Box::pin(async move {

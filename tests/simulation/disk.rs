@@ -175,6 +175,7 @@ impl Disk {
 
     /// Writes batch after batch; ends when the disk has failed.
     pub async fn write(&self, runtime: &SharedRuntime) {
+        let mut full_until = Duration::ZERO;
         loop {
             poll_fn(|context| {
                 let mut inner = self.inner();
@@ -194,10 +195,13 @@ impl Disk {
                 let count = inner.queue.len().min(BATCH_MAX);
                 inner.queue.drain(..count).collect()
             };
-            let refused = [Fault::DiskFull, Fault::WriteFailed]
-                .into_iter()
-                .find(|fault| self.outside.fires(*fault));
-            if let Some(fault) = refused {
+            let now = runtime.monotonic();
+            if full_until <= now && self.outside.fires(Fault::DiskFull) {
+                full_until = now + Duration::from_millis(100 + self.outside.draw(5_000));
+            }
+            let full = (full_until > now).then_some(Fault::DiskFull);
+            let failed = self.outside.fires(Fault::WriteFailed).then_some(Fault::WriteFailed);
+            if let Some(fault) = full.or(failed) {
                 let error = StoreError::Unavailable(fault.name().into());
                 batch.into_iter().for_each(|job| job.fail(error.clone()));
                 continue;

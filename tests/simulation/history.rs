@@ -47,6 +47,10 @@ pub enum Act {
     ReleasedAlone,
     /// Broke its word: said something else than it knew.
     Lied,
+    /// Answered with an error that is an answer before the decision: the call itself is rejected.
+    Rejected,
+    /// Was asked for a hold on other terms than before, which no gateway may do.
+    OtherTerms,
 }
 
 /// What moved: which account, which way, how many minor units.
@@ -77,11 +81,21 @@ pub enum Event {
     },
     /// A caller is refused.
     Refused {
+        /// The place of its [`Event::Asked`].
+        ask: usize,
         caller: Network,
         request: Request,
         reason: String,
         fields: String,
     },
+    /// A caller asks for a payment to be cancelled.
+    CancelAsked { payment: Payment },
+    /// A caller is told that there is no such payment.
+    Missing { caller: Network, payment: Payment },
+    /// So long after all has healed, everything must have ended.
+    Deadline,
+    /// Long after that a gateway still drives payments.
+    StillDriving { gateway: usize, count: usize },
     /// All is well, and a caller still gets no definite answer.
     NoAnswer {
         caller: Network,
@@ -262,8 +276,10 @@ impl History {
         self.names.len()
     }
 
-    pub fn push(&mut self, at_us: u64, event: Event) {
+    /// Writes it down; answers with its place.
+    pub fn push(&mut self, at_us: u64, event: Event) -> usize {
         self.lines.push(Line { at_us, event });
+        self.lines.len() - 1
     }
 
     pub fn insert(&mut self, place: usize, at_us: u64, event: Event) {
@@ -341,6 +357,8 @@ impl Event {
             Self::Told { payment, .. }
             | Self::Foreign { payment, .. }
             | Self::Answered { payment, .. }
+            | Self::CancelAsked { payment }
+            | Self::Missing { payment, .. }
             | Self::DecisionTold { payment, .. }
             | Self::Left { payment, .. }
             | Self::Wallet { payment, .. }
@@ -350,6 +368,8 @@ impl Event {
             Self::Asked { .. }
             | Self::Refused { .. }
             | Self::NoAnswer { .. }
+            | Self::Deadline
+            | Self::StillDriving { .. }
             | Self::Quoted { .. }
             | Self::Counted { .. }
             | Self::DurableQuote { .. }

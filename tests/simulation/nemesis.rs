@@ -119,7 +119,7 @@ fn kill_gateway(world: &Shared, random: &mut Random) -> Option<u64> {
 /// As an operator does for a new version.
 fn stop_gateway(world: &Shared, random: &mut Random) -> Option<u64> {
     let gateway = random.pick(&world.gateways);
-    if !world.executor.is_alive(gateway.node) {
+    if !gateway.is_up() {
         return None;
     }
     gateway.stop.notify_waiters();

@@ -62,7 +62,8 @@ impl RateBook {
         Ok(())
     }
 
-    fn was_published(&self, source: &str, target: &str, mid: &str) -> bool {
+    /// Whether the mid rate follows from values that were published.
+    pub fn was_published(&self, source: &str, target: &str, mid: &str) -> bool {
         let key = (source.to_owned(), target.to_owned(), mid.to_owned());
         if let Some(known) = self.known.borrow().get(&key) {
             return *known;

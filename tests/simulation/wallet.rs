@@ -487,6 +487,17 @@ pub async fn serve(
     let payment = world.payment(&request.payment);
     let now_ms = world.executor.clock_ms(wallet.node);
     let result = wallet.carry_out(&request, payment, now_ms);
+    if result
+        .as_ref()
+        .is_err_and(|status| status.code() == Code::InvalidArgument)
+    {
+        world.log(Event::Wallet {
+            network: wallet.network,
+            payment,
+            branch: branch_name(&request.branch),
+            act: Act::OtherTerms,
+        });
+    }
     // Even what only reads waits: it may have read what is not on disk yet.
     wallet.sync(&world).await;
     if wallet.rogue
@@ -570,7 +581,19 @@ fn distort(
             Code::PermissionDenied,
             Code::Unimplemented,
         ];
-        return Err(Status::new(codes[draw(codes.len() as u64) as usize], "broken"));
+        let code = codes[draw(codes.len() as u64) as usize];
+        if matches!(
+            code,
+            Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented
+        ) {
+            world.log(Event::Wallet {
+                network: Network(index),
+                payment,
+                branch: branch_name(&request.branch),
+                act: Act::Rejected,
+            });
+        }
+        return Err(Status::new(code, "broken"));
     }
     if world.wallets[index].rogue && world.fires(Fault::WalletLied, || NETWORKS[index].0.into()) {
         let states = [State::Prepared, State::Refused, State::Committed, State::Aborted];

@@ -115,9 +115,21 @@ pub struct World {
 /// A gateway's process, whether it is up or not.
 pub struct Gateway {
     pub node: NodeId,
-    api: Mutex<Option<Api>>,
+    core: Mutex<Option<Arc<Core>>>,
     /// Asks it to stop.
     pub stop: Notify,
+}
+
+impl Gateway {
+    /// Whether it serves.
+    pub fn is_up(&self) -> bool {
+        self.core.lock().unwrap().is_some()
+    }
+
+    /// How many payments it drives.
+    fn driving(&self) -> usize {
+        self.core.lock().unwrap().as_ref().map_or(0, |core| core.live_count())
+    }
 }
 
 /// The world itself: it carries messages and kills processes, and is never killed.
@@ -218,7 +230,7 @@ impl World {
         let gateways = (0..1 + usize::from(plan.shared_store))
             .map(|index| Gateway {
                 node: executor.add_node(format!("gateway-{index}")),
-                api: Mutex::default(),
+                core: Mutex::default(),
                 stop: Notify::new(),
             })
             .collect();
@@ -271,20 +283,24 @@ impl World {
         nemesis.stop().await;
         self.heal();
         // A caller that finds nobody comes again; here that would only be many refused connections.
-        while self
-            .gateways
-            .iter()
-            .any(|gateway| gateway.api.lock().unwrap().is_none())
-        {
+        while self.gateways.iter().any(|gateway| !gateway.is_up()) {
             self.sleep_ms(200).await;
         }
         // Those who gave up without a definite answer come back now that all is well; this is the time in which
         // everything must end.
         callers.come_back(caller::Return::Healed).await;
         let mut waited_s = 0;
-        while waited_s < LIVENESS_S && (self.disk.open_count() > 0 || self.wallets.iter().any(Wallet::holds_anything)) {
+        while waited_s < LIVENESS_S && self.is_busy() {
             self.sleep_ms(1_000).await;
             waited_s += 1;
+        }
+        for (gateway, driving) in self.gateways.iter().map(Gateway::driving).enumerate() {
+            if driving > 0 {
+                self.log(Event::StillDriving {
+                    gateway,
+                    count: driving,
+                });
+            }
         }
         if self.plan.next_day {
             self.log(Event::NextDay);
@@ -297,9 +313,10 @@ impl World {
         self.count_money();
     }
 
-    pub fn log(&self, event: Event) {
+    /// Writes down what was seen; answers with its place.
+    pub fn log(&self, event: Event) -> usize {
         let at_us = self.executor.now_us();
-        self.history().push(at_us, event);
+        self.history().push(at_us, event)
     }
 
     pub fn fires(&self, fault: Fault, detail: impl FnOnce() -> String) -> bool {
@@ -373,7 +390,7 @@ impl World {
             }
             self.spawn(node, Arc::clone(&self).gateway(index, by, runtime));
             self.executor.death(node).await;
-            *self.gateways[index].api.lock().unwrap() = None;
+            *self.gateways[index].core.lock().unwrap() = None;
             if self.store.is_none() {
                 self.disk.stop();
             }
@@ -420,7 +437,8 @@ impl World {
             .collect();
         let started = Core::start(&self.config, store, rates, participants, Halts::default(), runtime).await;
         if let Ok(core) = started {
-            *self.gateways[index].api.lock().unwrap() = Some(core.api());
+            let core = Arc::new(core);
+            *self.gateways[index].core.lock().unwrap() = Some(Arc::clone(&core));
             tokio::select! {
                 biased;
                 _ = core.failed() => {}
@@ -440,7 +458,7 @@ impl World {
     }
 
     /// From here on nothing goes wrong any more, and what has gone wrong is put right.
-    fn heal(&self) {
+    fn heal(self: &Arc<Self>) {
         self.history().healed = true;
         self.links.lock().unwrap().blocked.clear();
         let nodes = self.gateways.iter().map(|gateway| gateway.node);
@@ -452,6 +470,18 @@ impl World {
             self.executor.set_clock_right(node);
         }
         self.log(Event::Healed);
+        let world = Arc::clone(self);
+        self.spawn(NOWHERE, async move {
+            world.sleep_ms(LIVENESS_S * 1_000).await;
+            world.log(Event::Deadline);
+        });
+    }
+
+    /// Whether anything is still to be done.
+    fn is_busy(&self) -> bool {
+        self.disk.open_count() > 0
+            || self.wallets.iter().any(Wallet::holds_anything)
+            || self.gateways.iter().any(|gateway| gateway.driving() > 0)
     }
 
     fn count_money(&self) {
@@ -521,7 +551,12 @@ impl World {
             if !world.transit(from, node, Fault::RequestLost).await {
                 return;
             }
-            let api = world.gateways[gateway].api.lock().unwrap().clone();
+            let api = world.gateways[gateway]
+                .core
+                .lock()
+                .unwrap()
+                .as_ref()
+                .map(|core| core.api());
             let Some(api) = api.filter(|_| world.executor.is_alive(node)) else {
                 if world.transit(node, from, Fault::ResponseLost).await {
                     let _ = reply.send(Err(Status::unavailable("connection refused")));

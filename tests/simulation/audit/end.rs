@@ -6,6 +6,9 @@ use crate::{
     history::{Event, Network, Order, Payment, Request},
 };
 
+/// Answers that say nothing of the payment: the caller asks again.
+const NOBODY_KNOWS: [&str; 4] = ["", "STORE_UNAVAILABLE", "STORE_FAILED", "DRAINING"];
+
 impl Auditor<'_> {
     pub(super) fn end(&mut self) -> Result<(), Broken> {
         for index in 0..self.cases.len() {
@@ -14,6 +17,7 @@ impl Auditor<'_> {
                 .map_err(|(promise, what)| Broken::new(promise, Some(payment), what))?;
         }
         self.reuse_named()?;
+        self.lists_are_whole()?;
         self.watchers_saw_everything()
     }
 
@@ -64,6 +68,7 @@ impl Auditor<'_> {
     fn reuse_named(&self) -> Result<(), Broken> {
         for line in &self.history.lines {
             let Event::Refused {
+                ask,
                 caller,
                 request,
                 reason,
@@ -73,6 +78,7 @@ impl Auditor<'_> {
                 continue;
             };
             if reason != "REQUEST_ID_REUSED" {
+                self.not_refused_again(*ask, *caller, *request, reason)?;
                 continue;
             }
             let payment = self.requests.get(&(*caller, request.number)).copied();
@@ -91,7 +97,7 @@ impl Auditor<'_> {
                 ..*request
             };
             let expected = differences(&self.orders[&(*caller, taken)], &self.orders[&(*caller, *request)]);
-            if *fields != expected.join(",") {
+            if expected.is_empty() || *fields != expected.join(",") {
                 return Err(fault(format!(
                     "{} differs in {expected:?}, the error names {fields:?}",
                     request.id()
@@ -101,14 +107,67 @@ impl Auditor<'_> {
         Ok(())
     }
 
+    /// Promise 5: who asks again with the same body gets its payment, and never a reason to pay otherwise.
+    fn not_refused_again(&self, ask: usize, caller: Network, request: Request, reason: &str) -> Result<(), Broken> {
+        let Some(payment) = self.asked_again.get(&ask) else {
+            return Ok(());
+        };
+        let Some(body) = self.bodies.get(&(caller, request.number)) else {
+            return Ok(());
+        };
+        let taken = Request { body: *body, ..request };
+        let same = self.orders[&(caller, taken)] == self.orders[&(caller, request)];
+        if same && !NOBODY_KNOWS.contains(&reason) {
+            let what = format!("{} is refused for {reason}, and its payment is there", request.id());
+            return Err(Broken::new(5, Some(*payment), what));
+        }
+        Ok(())
+    }
+
+    /// Every payment that concerns a network is on its list, once.
+    fn lists_are_whole(&self) -> Result<(), Broken> {
+        for network in (0..NETWORKS.len()).map(Network) {
+            let own = NETWORKS[network.0].0;
+            let mut listed = self.listed.get(&network).cloned().unwrap_or_default();
+            listed.sort();
+            let expected: Vec<_> = (0..self.cases.len() as u32)
+                .map(Payment)
+                .filter(|payment| self.cases[payment.0 as usize].facts.is_some() && self.concerns(own, *payment))
+                .collect();
+            if listed != expected {
+                let odd = expected.iter().find(|payment| !listed.contains(payment));
+                let odd = odd.or_else(|| listed.iter().find(|payment| !expected.contains(payment)));
+                let what = format!("{own} has {} payments and {} on its list", expected.len(), listed.len());
+                return Err(Broken::new(13, odd.copied(), what));
+            }
+        }
+        Ok(())
+    }
+
+    fn concerns(&self, own: &str, payment: Payment) -> bool {
+        let facts = self.cases[payment.0 as usize].facts.as_ref().expect("it has begun");
+        facts.initiator == own || facts.partners.iter().any(|partner| partner == own)
+    }
+
+    /// Promise 4: what had begun when all was healed has ended by now, and nothing is held for it.
+    pub(super) fn deadline(&mut self) -> Verdict {
+        for payment in &self.begun_by_healing {
+            let case = &self.cases[payment.0 as usize];
+            let name = self.history.name(*payment);
+            must(case.ended || case.disputed, 4, || {
+                format!("{name} has not ended in time")
+            })?;
+            let held = case.branches.values().any(|branch| branch.held && !branch.lied);
+            must(!held, 4, || format!("money is still held for {name}"))?;
+        }
+        Ok(())
+    }
+
     /// Promises 11 and 12: every watcher was sent every change that concerns it, once, in order.
     fn watchers_saw_everything(&self) -> Result<(), Broken> {
         for network in (0..NETWORKS.len()).map(Network) {
             let own = NETWORKS[network.0].0;
-            let concerns = |payment: Payment| {
-                let facts = self.cases[payment.0 as usize].facts.as_ref().expect("it has begun");
-                facts.initiator == own || facts.partners.iter().any(|partner| partner == own)
-            };
+            let concerns = |payment: Payment| self.concerns(own, payment);
             let expected = self.changes.iter().filter(|(payment, _)| concerns(*payment));
             let seen = self.watched.get(&network).map(Vec::as_slice).unwrap_or_default();
             let mut count = 0;
