@@ -23,6 +23,9 @@ pub fn on(name: &str) -> bool {
 }
 "#;
 
+/// The copy's package. The library in it keeps its name.
+const PACKAGE: &str = "causeway-mutants";
+
 /// The test binaries of the copy, by name.
 pub type Programs = BTreeMap<String, PathBuf>;
 
@@ -39,6 +42,7 @@ pub fn build(bugs: &[Bug]) -> Result<Programs, String> {
         files.insert(path.into(), text.into_bytes());
     }
     amend(&mut files, "Cargo.toml", manifest)?;
+    amend(&mut files, "Cargo.lock", lock)?;
     amend(&mut files, "src/lib.rs", |text| {
         Ok(format!("{text}\npub mod mutant;\n"))
     })?;
@@ -115,17 +119,27 @@ fn amend(
     Ok(())
 }
 
-/// Without the program: its name is taken in the folder of what is built, which both share.
+/// Under another name, for what is built goes into the folder that the product is built into, and nothing of the product's
+/// may be overwritten there; for the same reason without the program.
 fn manifest(text: &str) -> Result<String, String> {
     let mut manifest: toml::Table = text.parse().map_err(|error| format!("Cargo.toml: {error}"))?;
     manifest.remove("bin");
     let package = manifest.get_mut("package").and_then(toml::Value::as_table_mut);
-    package
-        .ok_or("Cargo.toml: no package")?
-        .insert("autobins".into(), false.into());
+    let package = package.ok_or("Cargo.toml: no package")?;
+    package.insert("name".into(), PACKAGE.into());
+    package.insert("autobins".into(), false.into());
     // Not part of whatever lies around it.
     manifest.insert("workspace".into(), toml::Table::new().into());
     Ok(manifest.to_string())
+}
+
+/// The same name here. It stands where the old one stood in the order of names.
+fn lock(text: &str) -> Result<String, String> {
+    let old = format!("name = \"{}\"\n", env!("CARGO_PKG_NAME"));
+    match text.matches(&old).count() {
+        1 => Ok(text.replace(&old, &format!("name = \"{PACKAGE}\"\n"))),
+        count => Err(format!("Cargo.lock has {count} packages of our name")),
+    }
 }
 
 /// Writes what differs and removes what is not there any more: what is left alone need not be built again.
